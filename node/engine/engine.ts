@@ -1,0 +1,92 @@
+/**
+ * The port of the tensor engine: what the driver and the expert host need, and no word of networks.
+ * Implemented over onnxruntime-node in worker threads (`createEngine`).
+ */
+import type { ModelConfig } from '../model/manifest.ts'
+import type { ModelPackage } from '../model/package.ts'
+
+/** Tokens of one sequence that advance together in a pass. */
+export interface Segment {
+  readonly cache: KvCache
+  /** Token ids appended to the sequence, at least one. */
+  readonly tokens: readonly number[]
+}
+
+/** Keys and values of one sequence. */
+export interface KvCache {
+  /** Tokens held. */
+  readonly length: number
+  /** Forgets all tokens from `length` on. */
+  truncate(length: number): void
+  /** Frees the memory; the cache can't be used afterwards. */
+  close(): void
+}
+
+/** What the router of one layer decided for the n rows of a pass; views that are valid until the next call on the pass. */
+export interface Routing {
+  /** [n, hidden]: what the chosen experts are to be fed. */
+  readonly x: Float32Array
+  /** [n, k]: chosen experts. */
+  readonly experts: Int32Array
+  /** [n, k]: their weights. */
+  readonly weights: Float32Array
+}
+
+/** One walk of a batch of tokens through all layers. Rows are the segments' tokens in order. */
+export interface TrunkPass {
+  readonly rows: number
+  /** Attention and router of `layer` (0-based, in order), after adding `moe` to the residual stream. */
+  attend(layer: number): Promise<Routing>
+  /** [rows, hidden]: the driver writes the weighted sum of the layer's experts here before the next call. Zero at the start. */
+  readonly moe: Float32Array
+  /** Logits of the given rows after the last layer: [rows.length, vocab]. */
+  logits(rows: readonly number[]): Promise<Float32Array>
+  /** Makes the segments' tokens part of their caches. A pass that is never committed leaves the caches as they were. */
+  commit(): void
+  /** Frees the pass's buffers; also needed when it failed. Idempotent. */
+  close(): void
+}
+
+export interface Trunk {
+  readonly config: ModelConfig
+  createCache(): KvCache
+  /** Throws `InvalidRequestError` when a segment would exceed `maxContext`. */
+  beginPass(segments: readonly Segment[]): TrunkPass
+  close(): Promise<void>
+}
+
+/**
+ * Rows to run through experts of one layer. A pick is one (row, expert); picks are sorted by expert, then row,
+ * and all sums are taken in that order, so that equal picks give equal bits wherever they run.
+ */
+export interface ExpertJob {
+  readonly layer: number
+  /** [rows, hidden] */
+  readonly x: Float32Array
+  readonly rows: number
+  /** Row index of each pick. */
+  readonly pickRow: Uint16Array
+  /** Expert of each pick. */
+  readonly pickExpert: Uint16Array
+}
+
+export interface Experts {
+  /** Opens a shard (one session per expert); idempotent. Throws `ModelError` if the blob is missing or corrupt. */
+  openShard(layer: number, first: number): Promise<void>
+  closeShard(layer: number, first: number): Promise<void>
+  has(layer: number, expert: number): boolean
+  /** Unweighted output of each pick: [picks, hidden]. All picked experts must be open. */
+  run(job: ExpertJob): Promise<Float32Array>
+  close(): Promise<void>
+}
+
+export interface Engine {
+  openTrunk(model: ModelPackage): Promise<Trunk>
+  openExperts(model: ModelPackage): Promise<Experts>
+  close(): Promise<void>
+}
+
+export interface EngineInit {
+  /** Worker threads; experts are divided over them. */
+  readonly threads: number
+}
