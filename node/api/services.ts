@@ -1,0 +1,62 @@
+import type { Registry } from 'prom-client'
+import type { QueryService } from '../driver/query.ts'
+
+/** What the HTTP face shows; composed in `node/node.ts`, so that the API knows no mesh and no engine. */
+export interface ApiServices {
+  readonly queries: QueryService
+  models(): readonly ModelInfo[]
+  swarm(): SwarmStatus
+  readonly metrics: Registry
+}
+
+/** A model of which this node has the trunk, and how much of it the swarm serves. */
+export interface ModelInfo {
+  readonly name: string
+  readonly id: string
+  readonly architecture: string
+  readonly quant: string
+  /** Seconds since 1970. */
+  readonly createdAt: number
+  readonly maxContext: number
+  readonly coverage: Coverage
+}
+
+export interface Coverage {
+  /** Experts of the model, over all layers. */
+  readonly experts: number
+  /** Experts with at least one live host. */
+  readonly covered: number
+  /** Live hosts of the rarest expert. */
+  readonly minReplicas: number
+}
+
+export interface SwarmStatus {
+  readonly version: string
+  readonly swarm: string
+  readonly peer: string
+  readonly addresses: readonly string[]
+  readonly uptimeSeconds: number
+  /** True once every expert of every model of this node has a live host. */
+  readonly ready: boolean
+  readonly models: readonly ModelInfo[]
+  readonly peers: readonly PeerStatus[]
+  /** Experts hosted here, per model. */
+  readonly holdings: readonly { readonly model: string; readonly layers: readonly { readonly layer: number; readonly experts: string }[] }[]
+  readonly routing: readonly { readonly model: string; readonly tokens: number }[]
+}
+
+export interface PeerStatus {
+  readonly peer: string
+  readonly name: string | null
+  readonly connected: boolean
+  readonly address: string | null
+  /** Smoothed time of a call beyond the host's compute, in milliseconds; null before the first. */
+  readonly rttMs: number | null
+  readonly experts: number
+  readonly callsSent: number
+  readonly callsFailed: number
+  /** Seconds since the peer's last ledger record. */
+  readonly ledgerAgeSeconds: number | null
+  /** Milliseconds until a host that failed is tried again; 0 when it is in use. */
+  readonly backoffMs: number
+}
