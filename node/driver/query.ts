@@ -80,7 +80,12 @@ export type QueryEvent =
   /** First: the prompt is tokenized and accepted. */
   | { readonly kind: 'start'; readonly model: string; readonly promptTokens: number }
   /** Text may be empty while a UTF-8 sequence or a possible stop string is incomplete. `tokens` are the ids it accounts for. */
-  | { readonly kind: 'text'; readonly text: string; readonly tokens: readonly number[]; readonly logprobs: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] }
+  | {
+      readonly kind: 'text'
+      readonly text: string
+      readonly tokens: readonly number[]
+      readonly logprobs: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[]
+    }
   | { readonly kind: 'end'; readonly finishReason: 'stop' | 'length'; readonly completionTokens: number; readonly report: QueryReport }
 
 export interface QueryService {

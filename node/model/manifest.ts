@@ -62,7 +62,13 @@ export const TENSOR_ALIGNMENT = 4096
  */
 export type BlobEntry =
   | { readonly role: 'embedding'; readonly cid: string; readonly bytes: number; readonly tensors: readonly TensorEntry[] }
-  | { readonly role: 'layer'; readonly layer: number; readonly cid: string; readonly bytes: number; readonly tensors: readonly TensorEntry[] }
+  | {
+      readonly role: 'layer'
+      readonly layer: number
+      readonly cid: string
+      readonly bytes: number
+      readonly tensors: readonly TensorEntry[]
+    }
   | { readonly role: 'head'; readonly cid: string; readonly bytes: number; readonly tensors: readonly TensorEntry[] }
   | ShardEntry
   | { readonly role: 'tokenizer'; readonly name: string; readonly cid: string; readonly bytes: number }
