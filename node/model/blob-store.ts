@@ -1,0 +1,203 @@
+import { createHash, randomUUID } from 'node:crypto'
+import type { Hash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Stats } from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
+import { pipe } from 'it-pipe'
+import { ModelError } from '../errors.ts'
+import { assertBlobCid, blobCid } from './blob-cid.ts'
+import { errorCode } from './files.ts'
+
+export const LIMITS = Object.freeze({
+  /** Largest blob written: an embedding of 256 Ki tokens × 8 Ki wide in f32 fits. */
+  blobBytes: 8 * 2 ** 30,
+})
+
+/** A temporary file untouched for this long belongs to a process that died. */
+const STALE_TEMPORARY_MS = 60 * 60 * 1000
+const READ_CHUNK_BYTES = 1 << 20
+
+export interface WriteOptions {
+  /** CID that the source must hash to; otherwise nothing is kept and `ModelError` is thrown. */
+  readonly expected?: string
+  /** Defaults to {@link LIMITS}. */
+  readonly maxBytes?: number
+  readonly signal?: AbortSignal
+}
+
+export interface BlobStore {
+  readonly dir: string
+  /** Stores the source under the hash of its bytes; visible only once complete. Throws `ModelError` or `signal.reason`. */
+  write(source: AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<{ readonly cid: string; readonly bytes: number }>
+  /** Whether the blob's file is there; says nothing of its content. */
+  has(cid: string): Promise<boolean>
+  /**
+   * Path of the blob's file, its hash checked once per process and state of the file.
+   * Throws `ModelError` when it is missing or corrupt; a corrupt file is put aside as `<cid>.corrupt`.
+   */
+  path(cid: string): Promise<string>
+  /** Removes the blob; one that is not there is no error. */
+  delete(cid: string): Promise<void>
+}
+
+export interface BlobStoreInit {
+  /** Created on first write; may be shared by several processes. */
+  readonly dir: string
+}
+
+/** Content-addressed files `<dir>/<cid>`; all changes are atomic renames, so that processes can share a directory. */
+export function createBlobStore(init: BlobStoreInit): BlobStore {
+  return new FileBlobStore(init.dir)
+}
+
+class FileBlobStore implements BlobStore {
+  readonly dir: string
+  /** State of each file when its hash was last found right. */
+  readonly #verified = new Map<string, string>()
+  readonly #verifying = new Map<string, Promise<string>>()
+  #temporaryDir: Promise<string> | undefined
+
+  constructor(dir: string) {
+    this.dir = dir
+  }
+
+  async write(source: AsyncIterable<Uint8Array>, options: WriteOptions = {}): Promise<{ cid: string; bytes: number }> {
+    if (options.expected !== undefined) assertBlobCid(options.expected)
+    options.signal?.throwIfAborted()
+    this.#temporaryDir ??= this.#prepare()
+    const temporary = join(await this.#temporaryDir, randomUUID())
+    const hash = createHash('sha256')
+    try {
+      const file = await open(temporary, 'wx')
+      let state: string
+      let bytes: number
+      try {
+        bytes = await pipe(
+          source,
+          bounded(options.maxBytes ?? LIMITS.blobBytes, options.signal),
+          (chunks) => hashing(chunks, hash),
+          (chunks) => writeAll(chunks, file),
+        )
+        state = fileState(await file.stat())
+      } finally {
+        await file.close()
+      }
+      const cid = blobCid(hash.digest())
+      if (options.expected !== undefined && cid !== options.expected) {
+        throw new ModelError(`blob ${options.expected} has the wrong content (it hashes to ${cid}): fetch it from another source`)
+      }
+      await rename(temporary, this.#file(cid))
+      this.#verified.set(cid, state)
+      return { cid, bytes }
+    } catch (error) {
+      await rm(temporary, { force: true })
+      if (errorCode(error) === 'ENOSPC') {
+        throw new ModelError(`no space left in ${this.dir}: free some, or choose another data directory`, { cause: error })
+      }
+      throw error
+    }
+  }
+
+  async has(cid: string): Promise<boolean> {
+    assertBlobCid(cid)
+    return (await statIfThere(this.#file(cid))) !== undefined
+  }
+
+  async path(cid: string): Promise<string> {
+    assertBlobCid(cid)
+    const path = this.#file(cid)
+    const stats = await statIfThere(path)
+    if (stats === undefined) throw new ModelError(`blob ${cid} is missing (${path}): pack the model again, or fetch the blob from a peer`)
+    if (this.#verified.get(cid) === fileState(stats)) return path
+    let verifying = this.#verifying.get(cid)
+    if (verifying === undefined) {
+      verifying = this.#verify(cid, path, stats).finally(() => this.#verifying.delete(cid))
+      this.#verifying.set(cid, verifying)
+    }
+    return await verifying
+  }
+
+  async delete(cid: string): Promise<void> {
+    assertBlobCid(cid)
+    this.#verified.delete(cid)
+    await rm(this.#file(cid), { force: true })
+  }
+
+  async #verify(cid: string, path: string, before: Stats): Promise<string> {
+    const hash = createHash('sha256')
+    for await (const chunk of createReadStream(path, { highWaterMark: READ_CHUNK_BYTES })) hash.update(chunk as Uint8Array)
+    if (blobCid(hash.digest()) === cid) {
+      this.#verified.set(cid, fileState(before))
+      return path
+    }
+    // Another process may have replaced the file by a good one meanwhile; that one is left alone.
+    const after = await statIfThere(path)
+    if (after !== undefined && fileState(after) === fileState(before)) await rename(path, `${path}.corrupt`)
+    throw new ModelError(
+      `blob ${cid} is corrupt: its bytes do not match its hash; put aside as ${path}.corrupt. Pack the model again, or fetch the blob from a peer`,
+    )
+  }
+
+  #file(cid: string): string {
+    return join(this.dir, cid)
+  }
+
+  /** Makes the directory for unfinished files and removes what dead processes left there. */
+  async #prepare(): Promise<string> {
+    const dir = join(this.dir, 'tmp')
+    await mkdir(dir, { recursive: true })
+    for (const name of await readdir(dir)) {
+      const stats = await statIfThere(join(dir, name))
+      if (stats !== undefined && Date.now() - stats.mtimeMs > STALE_TEMPORARY_MS) await rm(join(dir, name), { force: true })
+    }
+    return dir
+  }
+}
+
+function bounded(maxBytes: number, signal: AbortSignal | undefined) {
+  return async function* (source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    let bytes = 0
+    for await (const chunk of source) {
+      signal?.throwIfAborted()
+      bytes += chunk.byteLength
+      if (bytes > maxBytes) throw new ModelError(`blob is larger than ${maxBytes} bytes: the source is wrong, or its model is too large`)
+      yield chunk
+    }
+  }
+}
+
+async function* hashing(source: AsyncIterable<Uint8Array>, hash: Hash): AsyncGenerator<Uint8Array> {
+  for await (const chunk of source) {
+    hash.update(chunk)
+    yield chunk
+  }
+}
+
+async function writeAll(source: AsyncIterable<Uint8Array>, file: FileHandle): Promise<number> {
+  let bytes = 0
+  for await (const chunk of source) {
+    let rest = chunk
+    while (rest.byteLength > 0) {
+      const { bytesWritten } = await file.write(rest)
+      rest = rest.subarray(bytesWritten)
+    }
+    bytes += chunk.byteLength
+  }
+  return bytes
+}
+
+/** Changes whenever the file's content may have changed. */
+function fileState(stats: Stats): string {
+  return `${stats.ino}:${stats.size}:${stats.mtimeMs}`
+}
+
+async function statIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path)
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}

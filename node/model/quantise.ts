@@ -1,0 +1,70 @@
+/**
+ * Symmetric block quantisation in the layout of com.microsoft.MatMulNBits: codes [rows, blocks, block*bits/8] with a zero point
+ * of 8 or 128 and, for 4 bits, the even weight in the low half of each byte; scales [rows, blocks].
+ */
+
+const ZERO_POINT = Object.freeze({ 4: 8, 8: 128 })
+export type Bits = 4 | 8
+
+export interface Quantised {
+  readonly codes: Uint8Array<ArrayBuffer>
+  readonly scales: Float32Array<ArrayBuffer>
+}
+
+/**
+ * Quantises `weights` [rows, inputs], row-major. The last block of a row is padded with zeros where `block` does not divide `inputs`.
+ * The error of a weight is at most half its block's scale (q8) or one scale (q4, at the end opposite to the block's largest weight).
+ */
+export function quantise(weights: Float32Array, rows: number, inputs: number, bits: Bits, block: number): Quantised {
+  const blocks = Math.ceil(inputs / block)
+  const blockBytes = (block * bits) / 8
+  const codes = new Uint8Array(rows * blocks * blockBytes)
+  const scales = new Float32Array(rows * blocks)
+  for (let row = 0; row < rows; row++) {
+    for (let b = 0; b < blocks; b++) {
+      const from = row * inputs + b * block
+      const to = Math.min(from + block, (row + 1) * inputs)
+      const index = row * blocks + b
+      const scale = blockScale(weights, from, to, bits)
+      scales[index] = scale
+      if (bits === 4) encode4(weights, from, to, scale, codes, index * blockBytes, blockBytes)
+      else encode8(weights, from, to, scale, codes, index * blockBytes, blockBytes)
+    }
+  }
+  return { codes, scales }
+}
+
+/** What {@link quantise} made, as numbers again: [rows, inputs]. */
+export function dequantise(quantised: Quantised, rows: number, inputs: number, bits: Bits, block: number): Float32Array<ArrayBuffer> {
+  const { codes, scales } = quantised
+  const blocks = Math.ceil(inputs / block)
+  const weights = new Float32Array(rows * inputs)
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < inputs; i++) {
+      const index = row * blocks * block + i
+      const code = bits === 8 ? codes[index]! : (codes[index >> 1]! >> ((index & 1) * 4)) & 15
+      weights[row * inputs + i] = (code - ZERO_POINT[bits]) * scales[row * blocks + Math.floor(i / block)]!
+    }
+  }
+  return weights
+}
+
+/** 8 bits: the largest weight maps to ±127. 4 bits: it maps to -8, whatever its sign, which uses one more level than ±7. */
+function blockScale(weights: Float32Array, from: number, to: number, bits: Bits): number {
+  let largest = 0
+  for (let i = from; i < to; i++) if (Math.abs(weights[i]!) > Math.abs(largest)) largest = weights[i]!
+  return Math.fround(bits === 4 ? largest / -8 : Math.abs(largest) / 127)
+}
+
+function encode4(weights: Float32Array, from: number, to: number, scale: number, codes: Uint8Array, at: number, bytes: number): void {
+  const inverse = scale === 0 ? 0 : 1 / scale
+  const code = (i: number): number => (i < to ? Math.max(0, Math.min(15, Math.round(weights[i]! * inverse) + 8)) : 8)
+  for (let i = 0; i < bytes; i++) codes[at + i] = code(from + 2 * i) | (code(from + 2 * i + 1) << 4)
+}
+
+function encode8(weights: Float32Array, from: number, to: number, scale: number, codes: Uint8Array, at: number, bytes: number): void {
+  const inverse = scale === 0 ? 0 : 1 / scale
+  for (let i = 0; i < bytes; i++) {
+    codes[at + i] = from + i < to ? Math.max(0, Math.min(255, Math.round(weights[from + i]! * inverse) + 128)) : 128
+  }
+}
