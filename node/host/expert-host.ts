@@ -1,0 +1,160 @@
+import type { ExpertReply, PriorityLevel, ServedCall } from '../../protocols/expert/index.ts'
+import type { Experts } from '../engine/engine.ts'
+import { weightedSum } from '../engine/combine.ts'
+
+/** A model of which this node serves experts. */
+export interface HostedModel {
+  /** SHA-256 digest of the manifest, hex: its name on the wire. */
+  readonly digest: string
+  readonly hiddenSize: number
+  readonly experts: Experts
+}
+
+/** Rows for experts of this node, whoever asks. */
+export interface HostJob {
+  readonly layer: number
+  readonly priority: PriorityLevel
+  readonly rows: number
+  /** [rows, hidden] */
+  readonly x: Float32Array
+  readonly pickRow: Uint16Array
+  readonly pickExpert: Uint16Array
+}
+
+export interface HostResult {
+  /** [picks, hidden], unweighted. */
+  readonly outputs: Float32Array
+  readonly queueUs: number
+  readonly computeUs: number
+}
+
+export interface ExpertHostInit {
+  /** Jobs given to the engine at once; the rest wait here, most urgent first. */
+  readonly concurrency: number
+}
+
+/** Jobs that may wait, over all peers, before calls are refused as busy. */
+const MAX_WAITING = 1024
+/** Share of the waiting room that one peer may fill. */
+const MAX_WAITING_PER_PEER = 256
+const PRIORITIES = 3
+
+interface Waiting {
+  readonly start: () => void
+  readonly peer: string
+}
+
+/** How many calls were served, refused and failed, and how long they took; for the ledger and metrics. */
+export interface HostCounts {
+  served: number
+  busy: number
+  failed: number
+  rows: number
+}
+
+/** Runs experts for peers and for this node's own driver: admission, priorities, deadlines. Holds no state of any query. */
+export class ExpertHost {
+  readonly #models = new Map<string, HostedModel>()
+  readonly #concurrency: number
+  readonly #queues: Waiting[][] = Array.from({ length: PRIORITIES }, () => [])
+  readonly #waitingOf = new Map<string, number>()
+  #waiting = 0
+  #running = 0
+  #averageUs = 0
+  readonly counts: HostCounts = { served: 0, busy: 0, failed: 0, rows: 0 }
+  /** Hears of each served call: queue and compute time in microseconds. */
+  onServed: ((queueUs: number, computeUs: number) => void) | null = null
+
+  constructor(init: ExpertHostInit) {
+    this.#concurrency = init.concurrency
+  }
+
+  add(model: HostedModel): void {
+    this.#models.set(model.digest, model)
+  }
+
+  remove(digest: string): void {
+    this.#models.delete(digest)
+  }
+
+  has(digest: string, layer: number, expert: number): boolean {
+    return this.#models.get(digest)?.experts.has(layer, expert) ?? false
+  }
+
+  /** Answers a peer's call; never rejects for what a peer may send. */
+  async serve(call: ServedCall): Promise<ExpertReply> {
+    const model = this.#models.get(call.model)
+    const missing = [...new Set(call.pickExpert)].filter((expert) => model === undefined || !model.experts.has(call.layer, expert))
+    if (model === undefined || missing.length > 0) return { status: 'notHeld', experts: missing }
+    if (call.width !== model.hiddenSize) return { status: 'malformed' }
+    if (this.#waiting >= MAX_WAITING || (this.#waitingOf.get(call.peer) ?? 0) >= MAX_WAITING_PER_PEER) {
+      this.counts.busy++
+      return { status: 'busy', retryAfterMs: Math.ceil((this.#waiting * this.#averageUs) / this.#concurrency / 1000) + 1 }
+    }
+    const turn = this.#turn(call.priority, call.peer)
+    if (turn !== null) await turn
+    const startedAt = performance.now()
+    try {
+      if (call.isCancelled()) return { status: 'cancelled' }
+      if (startedAt - call.receivedAt > call.deadlineMs) return { status: 'deadline' }
+      const outputs = await model.experts.run(call)
+      const data = call.combine ? new Float32Array(call.rows * call.width) : outputs
+      if (call.combine) {
+        weightedSum({ rows: call.rows, width: call.width, pickRow: call.pickRow, pickWeight: call.pickWeight, outputs, into: data })
+      }
+      const computeUs = (performance.now() - startedAt) * 1000
+      const queueUs = (startedAt - call.receivedAt) * 1000
+      this.#averageUs += 0.1 * (computeUs - this.#averageUs)
+      this.counts.served++
+      this.counts.rows += call.rows
+      this.onServed?.(queueUs, computeUs)
+      const rows = call.combine ? call.rows : call.pickRow.length
+      return { status: 'ok', rowType: call.rowType, rows, width: call.width, data, queueUs, computeUs }
+    } catch (error) {
+      this.counts.failed++
+      throw error
+    } finally {
+      this.#next()
+    }
+  }
+
+  /** Runs a job of this node's own driver, in the same queue as everybody's. Throws what the engine throws. */
+  async compute(digest: string, job: HostJob): Promise<HostResult> {
+    const model = this.#models.get(digest)
+    if (model === undefined) throw new Error(`model ${digest} is not hosted here`)
+    const askedAt = performance.now()
+    const turn = this.#turn(job.priority, '')
+    if (turn !== null) await turn
+    const startedAt = performance.now()
+    try {
+      const outputs = await model.experts.run(job)
+      return { outputs, queueUs: (startedAt - askedAt) * 1000, computeUs: (performance.now() - startedAt) * 1000 }
+    } finally {
+      this.#next()
+    }
+  }
+
+  /** null when the job may start at once. */
+  #turn(priority: PriorityLevel, peer: string): Promise<void> | null {
+    if (this.#running < this.#concurrency) {
+      this.#running++
+      return null
+    }
+    this.#waiting++
+    this.#waitingOf.set(peer, (this.#waitingOf.get(peer) ?? 0) + 1)
+    return new Promise((resolve) => this.#queues[priority]!.push({ start: resolve, peer }))
+  }
+
+  #next(): void {
+    const next = this.#queues.find((queue) => queue.length > 0)?.shift()
+    if (next === undefined) {
+      this.#running--
+      return
+    }
+    this.#waiting--
+    const left = (this.#waitingOf.get(next.peer) ?? 1) - 1
+    if (left > 0) this.#waitingOf.set(next.peer, left)
+    else this.#waitingOf.delete(next.peer)
+    next.start()
+  }
+}

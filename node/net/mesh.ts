@@ -1,0 +1,89 @@
+import { noise } from '@chainsafe/libp2p-noise'
+import { bootstrap } from '@libp2p/bootstrap'
+import { gossipsub } from '@libp2p/gossipsub'
+import type { GossipSub } from '@libp2p/gossipsub'
+import { identify, identifyPush } from '@libp2p/identify'
+import type { Identify } from '@libp2p/identify'
+import type { Ed25519PrivateKey, Libp2p } from '@libp2p/interface'
+import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
+import type { KadDHT } from '@libp2p/kad-dht'
+import { mdns } from '@libp2p/mdns'
+import { ping } from '@libp2p/ping'
+import type { Ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
+import { tls } from '@libp2p/tls'
+import { yamux } from '@libp2p/yamux'
+import { LevelDatastore } from 'datastore-level'
+import { createLibp2p } from 'libp2p'
+import { ConfigError } from '../errors.ts'
+
+export type MeshServices = { identify: Identify; ping: Ping; dht: KadDHT; pubsub: GossipSub }
+export type Mesh = Libp2p<MeshServices>
+
+export interface MeshInit {
+  readonly privateKey: Ed25519PrivateKey
+  readonly swarm: string
+  readonly version: string
+  readonly listen: readonly string[]
+  readonly bootstrap: readonly string[]
+  readonly mdns: boolean
+  /** Folder of the peer store and the DHT's records. */
+  readonly datastore: string
+}
+
+/** Quiet streams are kept: a driver may be idle for a day between two questions. */
+const STREAM_INACTIVITY_MS = 24 * 3600 * 1000
+/** libp2p's default of 5 a second per remote address cuts off peers that share one (several nodes on a machine, CGNAT). */
+const INBOUND_CONNECTIONS_PER_SECOND = 100
+const MAX_CONNECTIONS = 512
+/** A crashed host's provider records go stale: they live this long and are renewed at half-time. */
+const PROVIDER_VALIDITY_MS = 60 * 60 * 1000
+const REPROVIDE_INTERVAL_MS = 10 * 60 * 1000
+
+/** The libp2p node of one swarm: TCP, TLS preferred over noise (1.2-1.6x less CPU), yamux, a DHT of the swarm's own, gossipsub. Not started. */
+export async function createMesh(init: MeshInit): Promise<Mesh> {
+  const datastore = new LevelDatastore(init.datastore)
+  try {
+    await datastore.open()
+  } catch (error) {
+    throw new ConfigError(`cannot open ${init.datastore}: is another skein node using this data directory? Stop it or pass another --data`, {
+      cause: error,
+    })
+  }
+  const mesh = await createLibp2p<MeshServices>({
+    start: false,
+    privateKey: init.privateKey,
+    datastore,
+    nodeInfo: { name: 'skein', version: init.version, userAgent: `skein/${init.version}` },
+    addresses: { listen: [...init.listen] },
+    transports: [tcp()],
+    connectionEncrypters: [tls(), noise()],
+    streamMuxers: [yamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS } })],
+    connectionManager: { inboundConnectionThreshold: INBOUND_CONNECTIONS_PER_SECOND, maxConnections: MAX_CONNECTIONS },
+    // It aborts connections whose pings are slow, which under a saturated CPU are those that work hardest; calls have deadlines of their own.
+    connectionMonitor: { enabled: false },
+    peerDiscovery: [
+      ...(init.bootstrap.length > 0 ? [bootstrap({ list: [...init.bootstrap] })] : []),
+      ...(init.mdns ? [mdns({ serviceTag: `_skein-${init.swarm}._udp.local` })] : []),
+    ],
+    services: {
+      identify: identify(),
+      identifyPush: identifyPush(),
+      ping: ping(),
+      dht: kadDHT({
+        protocol: `/skein/${init.swarm}/kad/1.0.0`,
+        // Private addresses are kept: a swarm may live in one house.
+        peerInfoMapper: passthroughMapper,
+        clientMode: false,
+        allowQueryWithZeroPeers: true,
+        initialQuerySelfInterval: 500,
+        reprovide: { validity: PROVIDER_VALIDITY_MS, threshold: PROVIDER_VALIDITY_MS / 2, interval: REPROVIDE_INTERVAL_MS },
+      }),
+      pubsub: gossipsub({ allowPublishToZeroTopicPeers: true, globalSignaturePolicy: 'StrictSign', emitSelf: false }),
+    },
+  })
+  mesh.addEventListener('stop', () => {
+    datastore.close().catch(() => {})
+  })
+  return mesh
+}

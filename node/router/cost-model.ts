@@ -1,0 +1,136 @@
+/** What calls to one host are expected to cost, from this node's own measurements; times in microseconds. */
+export interface HostCost {
+  readonly peer: string
+  /** The node itself: no link, no queue of the network. */
+  readonly local: boolean
+  /** Round trip beyond the host's own queue and compute. */
+  readonly overheadUs: number
+  readonly queueUs: number
+  /** Compute of one (row, expert) pair. */
+  readonly perPickUs: number
+}
+
+/** Weight of the newest measurement: about the last ten calls count. */
+const EWMA_WEIGHT = 0.2
+/** First backoff of a host that failed, doubled with each failure in a row. */
+const BACKOFF_MS = 15_000
+const MAX_BACKOFF_MS = 15 * 60_000
+/** Refused as busy says nothing bad of a host: it is left alone as long as it asks, within this. */
+const MAX_BUSY_MS = 5_000
+/** Compute of a pair at a host of which nothing is known. */
+const UNKNOWN_PER_PICK_US = 500
+const UNKNOWN_OVERHEAD_US = 50_000
+
+/** Measurements of one host. */
+export interface CallSample {
+  /** From sending to receiving. */
+  readonly latencyUs: number
+  readonly queueUs: number
+  readonly computeUs: number
+  readonly picks: number
+}
+
+interface HostRecord {
+  overheadUs: number | null
+  queueUs: number
+  perPickUs: number | null
+  failures: number
+  backoffUntil: number
+  measuredAt: number
+  succeeded: number
+  failed: number
+}
+
+/** What is known of a host before it was ever called, in microseconds. */
+export interface CostPrior {
+  /** Queue and compute of a call as the host itself reports in the ledger. */
+  readonly serviceUs: number | null
+}
+
+/** Measured cost, success and backoff per host. `now` is in milliseconds of a monotonic clock. */
+export class CostModel {
+  readonly #hosts = new Map<string, HostRecord>()
+  readonly #now: () => number
+
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now
+  }
+
+  succeeded(peer: string, sample: CallSample): void {
+    const host = this.#record(peer)
+    const overhead = Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs)
+    host.overheadUs = smooth(host.overheadUs, overhead)
+    host.queueUs = smooth(host.queueUs, sample.queueUs)
+    host.perPickUs = smooth(host.perPickUs, sample.computeUs / Math.max(1, sample.picks))
+    host.failures = 0
+    host.backoffUntil = 0
+    host.measuredAt = this.#now()
+    host.succeeded++
+  }
+
+  /** The host failed or was silent: it is backed off, not forgotten. */
+  failed(peer: string): void {
+    const host = this.#record(peer)
+    host.failed++
+    host.backoffUntil = this.#now() + Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** host.failures)
+    host.failures++
+  }
+
+  busy(peer: string, retryAfterMs: number): void {
+    const host = this.#record(peer)
+    host.backoffUntil = Math.max(host.backoffUntil, this.#now() + Math.min(MAX_BUSY_MS, retryAfterMs))
+  }
+
+  /** A host that came back (new link, new holdings) gets its chance at once. */
+  forgive(peer: string): void {
+    const host = this.#hosts.get(peer)
+    if (host === undefined) return
+    host.failures = 0
+    host.backoffUntil = 0
+  }
+
+  forget(peer: string): void {
+    this.#hosts.delete(peer)
+  }
+
+  /** Milliseconds until the host may be used again; 0 when it may now. */
+  backoffMs(peer: string): number {
+    const host = this.#hosts.get(peer)
+    return host === undefined ? 0 : Math.max(0, host.backoffUntil - this.#now())
+  }
+
+  /** Milliseconds since the last measurement; Infinity when there is none. */
+  ageMs(peer: string): number {
+    const host = this.#hosts.get(peer)
+    return host === undefined || host.overheadUs === null ? Infinity : this.#now() - host.measuredAt
+  }
+
+  cost(peer: string, local: boolean, prior: CostPrior): HostCost {
+    const host = this.#hosts.get(peer)
+    return {
+      peer,
+      local,
+      overheadUs: host?.overheadUs ?? (local ? 0 : UNKNOWN_OVERHEAD_US),
+      queueUs: host?.queueUs ?? 0,
+      perPickUs: host?.perPickUs ?? prior.serviceUs ?? UNKNOWN_PER_PICK_US,
+    }
+  }
+
+  counts(peer: string): { succeeded: number; failed: number; overheadUs: number | null } {
+    const host = this.#hosts.get(peer)
+    return { succeeded: host?.succeeded ?? 0, failed: host?.failed ?? 0, overheadUs: host?.overheadUs ?? null }
+  }
+
+  #record(peer: string): HostRecord {
+    let host = this.#hosts.get(peer)
+    if (host === undefined) {
+      host = { overheadUs: null, queueUs: 0, perPickUs: null, failures: 0, backoffUntil: 0, measuredAt: 0, succeeded: 0, failed: 0 }
+      this.#hosts.set(peer, host)
+    }
+    return host
+  }
+}
+
+function smooth(old: number | null, value: number): number {
+  return old === null ? value : old + EWMA_WEIGHT * (value - old)
+}

@@ -1,0 +1,108 @@
+import { NoRouteError } from '../errors.ts'
+import type { HostCost } from './cost-model.ts'
+
+/** One expert of the layer that some rows were routed to. */
+export interface ExpertDemand {
+  readonly expert: number
+  /** Rows routed to it. */
+  readonly rows: number
+  /** Indexes into `hosts` of those that serve it. */
+  readonly holders: readonly number[]
+}
+
+export interface DispatchProblem {
+  readonly layer: number
+  readonly demands: readonly ExpertDemand[]
+  readonly hosts: readonly HostCost[]
+  /** Equal seeds give equal plans; another seed spreads load differently over hosts of nearly equal cost. */
+  readonly seed: number
+}
+
+/** For each demand, in order, the index of the host that serves all its rows. */
+export type DispatchPlan = readonly number[]
+
+/** What one more host costs the driver: a frame each way, encoding, a promise. */
+const OPEN_HOST_US = 100
+/** Costs within this share of each other count as equal, so that load spreads and no host goes unmeasured for long. */
+const TIE_SHARE = 0.25
+
+/**
+ * Who computes what in one layer: minimises the time at which the last host answers, plus a price per host used. All rows of an expert
+ * go to one host, so that its weights are read once and its bits do not depend on the split. Two greedy plans are made, one that uses
+ * few hosts and one that balances, and the cheaper is taken. Pure. Throws `NoRouteError` for an expert that nobody serves.
+ */
+export function planDispatch(problem: DispatchProblem): DispatchPlan {
+  const { demands, hosts, layer, seed } = problem
+  for (const demand of demands) {
+    if (demand.holders.length === 0) throw new NoRouteError(layer, demand.expert, 'no live peer announces it')
+  }
+  const base = hosts.map((host, index) => (host.overheadUs + host.queueUs) * (1 + (host.local ? 0 : TIE_SHARE * uniform(seed, index))))
+  const plans = [planFewHosts(demands, hosts, base), planBalanced(demands, hosts, base)]
+  const [few, balanced] = plans.map((plan) => planCost(plan, demands, hosts, base))
+  return few! <= balanced! ? plans[0]! : plans[1]!
+}
+
+/** Repeatedly takes the host that serves the most uncovered rows for its time. */
+function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
+  const plan = new Array<number>(demands.length).fill(-1)
+  for (let left = demands.length; left > 0; ) {
+    const rows = new Float64Array(hosts.length)
+    demands.forEach((demand, i) => {
+      if (plan[i] === -1) for (const host of demand.holders) rows[host]! += demand.rows
+    })
+    let best = -1
+    let bestPrice = Infinity
+    for (let host = 0; host < hosts.length; host++) {
+      if (rows[host] === 0) continue
+      const price = (base[host]! + OPEN_HOST_US + rows[host]! * hosts[host]!.perPickUs) / rows[host]!
+      if (price < bestPrice) {
+        bestPrice = price
+        best = host
+      }
+    }
+    demands.forEach((demand, i) => {
+      if (plan[i] !== -1 || !demand.holders.includes(best)) return
+      plan[i] = best
+      left--
+    })
+  }
+  return plan
+}
+
+/** Gives each expert, those with most rows first, to the host that would finish it first. */
+function planBalanced(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
+  const plan = new Array<number>(demands.length).fill(-1)
+  const load = new Float64Array(hosts.length)
+  const order = demands.map((_, i) => i).sort((a, b) => demands[b]!.rows - demands[a]!.rows || a - b)
+  for (const i of order) {
+    const demand = demands[i]!
+    let best = -1
+    let bestTime = Infinity
+    for (const host of demand.holders) {
+      const time = base[host]! + load[host]! + demand.rows * hosts[host]!.perPickUs + (load[host] === 0 ? OPEN_HOST_US : 0)
+      if (time < bestTime) {
+        bestTime = time
+        best = host
+      }
+    }
+    plan[i] = best
+    load[best]! += demand.rows * hosts[best]!.perPickUs
+  }
+  return plan
+}
+
+function planCost(plan: readonly number[], demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number {
+  const load = new Map<number, number>()
+  plan.forEach((host, i) => load.set(host, (load.get(host) ?? 0) + demands[i]!.rows * hosts[host]!.perPickUs))
+  let last = 0
+  for (const [host, time] of load) last = Math.max(last, base[host]! + time)
+  return last + load.size * OPEN_HOST_US
+}
+
+/** A number in [0, 1) from two integers (murmur3's finaliser). */
+function uniform(seed: number, index: number): number {
+  let h = (seed ^ Math.imul(index + 1, 0x9e37_79b1)) >>> 0
+  h = Math.imul(h ^ (h >>> 16), 0x85eb_ca6b)
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2_ae35)
+  return ((h ^ (h >>> 16)) >>> 0) / 2 ** 32
+}

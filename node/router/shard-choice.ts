@@ -1,0 +1,74 @@
+import { createHash } from 'node:crypto'
+import { ConfigError } from '../errors.ts'
+
+/** What `--host` asks for. */
+export type HostChoice =
+  | { readonly kind: 'all' }
+  | { readonly kind: 'none' }
+  | { readonly kind: 'fraction'; readonly share: number }
+  | { readonly kind: 'list'; readonly ranges: readonly { readonly layer: number; readonly first: number; readonly last: number }[] }
+
+/** A shard, as far as choosing goes. */
+export interface ShardRange {
+  readonly cid: string
+  readonly layer: number
+  readonly first: number
+  readonly last: number
+}
+
+/** Reads `all`, `none`, `0.5`, or `<layer>:<first>-<last>,...`. Throws `ConfigError` naming the flag. */
+export function parseHostChoice(text: string): HostChoice {
+  const value = text.trim()
+  if (value === 'all' || value === 'none') return { kind: value }
+  if (/^[0-9]*\.?[0-9]+$/.test(value)) {
+    const share = Number(value)
+    if (share > 0 && share <= 1) return { kind: 'fraction', share }
+    throw new ConfigError(`--host ${text}: a fraction must be above 0 and at most 1, for example 0.5`)
+  }
+  const ranges = value.split(',').map((part) => {
+    const match = /^(\d{1,5}):(\d{1,5})(?:-(\d{1,5}))?$/.exec(part.trim())
+    if (match === null) throw new ConfigError(`--host ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`)
+    const first = Number(match[2])
+    const last = Number(match[3] ?? match[2])
+    if (last < first) throw new ConfigError(`--host ${text}: the range "${part}" ends before it begins`)
+    return { layer: Number(match[1]), first, last }
+  })
+  return { kind: 'list', ranges }
+}
+
+/**
+ * The shards that a choice means. A fraction takes the shards that rank first for this peer (rendezvous hashing), so that peers who ask
+ * for the same share hold different shards; a listed range takes every shard that it touches. Throws `ConfigError` for a range that the
+ * model does not have.
+ */
+export function chooseShards(choice: HostChoice, shards: readonly ShardRange[], peer: string): ShardRange[] {
+  switch (choice.kind) {
+    case 'all':
+      return [...shards]
+    case 'none':
+      return []
+    case 'fraction': {
+      const rank = (shard: ShardRange): string => createHash('sha256').update(`${peer}/${shard.cid}`).digest('hex')
+      const ranked = shards.map((shard) => ({ shard, rank: rank(shard) })).sort((a, b) => (a.rank < b.rank ? -1 : 1))
+      const wanted = new Set(ranked.slice(0, Math.max(1, Math.round(choice.share * shards.length))).map((entry) => entry.shard.cid))
+      return shards.filter((shard) => wanted.has(shard.cid))
+    }
+    case 'list': {
+      const chosen = new Set<ShardRange>()
+      for (const range of choice.ranges) {
+        const layer = shards.filter((shard) => shard.layer === range.layer)
+        const touched = layer.filter((shard) => shard.first <= range.last && shard.last >= range.first)
+        const end = layer.at(-1)
+        if (end === undefined || range.last > end.last) {
+          throw new ConfigError(
+            end === undefined
+              ? `--host: the model has no layer ${range.layer} (it has ${new Set(shards.map((shard) => shard.layer)).size})`
+              : `--host: layer ${range.layer} has experts 0-${end.last}, not ${range.first}-${range.last}`,
+          )
+        }
+        for (const shard of touched) chosen.add(shard)
+      }
+      return shards.filter((shard) => chosen.has(shard))
+    }
+  }
+}

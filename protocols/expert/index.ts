@@ -1,0 +1,8 @@
+export { EXPERT_LIMITS, EXPERT_PROTOCOL, Priority } from './protocol.ts'
+export type { PriorityLevel } from './protocol.ts'
+export { createExpertHandler } from './handler.ts'
+export type { ServedCall } from './handler.ts'
+export { ExpertClient } from './client.ts'
+export type { ExpertResult } from './client.ts'
+export type { ExpertCall, ExpertReply } from './messages.ts'
+export { callFrameBytes, replyFrameBytes } from './messages.ts'
