@@ -3,6 +3,8 @@
  * of 8 or 128 and, for 4 bits, the even weight in the low half of each byte; scales [rows, blocks].
  */
 
+/** Blocks of nothing larger become zero: their scale would be too small to be held exactly, or at all. */
+const MIN_MAGNITUDE = 2 ** -100
 const ZERO_POINT = Object.freeze({ 4: 8, 8: 128 })
 export type Bits = 4 | 8
 
@@ -52,19 +54,31 @@ export function dequantise(quantised: Quantised, rows: number, inputs: number, b
 /** 8 bits: the largest weight maps to ±127. 4 bits: it maps to -8, whatever its sign, which uses one more level than ±7. */
 function blockScale(weights: Float32Array, from: number, to: number, bits: Bits): number {
   let largest = 0
-  for (let i = from; i < to; i++) if (Math.abs(weights[i]!) > Math.abs(largest)) largest = weights[i]!
-  return Math.fround(bits === 4 ? largest / -8 : Math.abs(largest) / 127)
+  let size = 0
+  for (let i = from; i < to; i++) {
+    const weight = weights[i]!
+    const magnitude = Math.abs(weight)
+    if (magnitude > size) {
+      size = magnitude
+      largest = weight
+    }
+  }
+  if (size < MIN_MAGNITUDE) return 0
+  return Math.fround(bits === 4 ? largest / -8 : size / 127)
 }
 
+/** Adding the zero point and a half before cutting off rounds to nearest, ties upwards: the sum is never negative. */
 function encode4(weights: Float32Array, from: number, to: number, scale: number, codes: Uint8Array, at: number, bytes: number): void {
   const inverse = scale === 0 ? 0 : 1 / scale
-  const code = (i: number): number => (i < to ? Math.max(0, Math.min(15, Math.round(weights[i]! * inverse) + 8)) : 8)
-  for (let i = 0; i < bytes; i++) codes[at + i] = code(from + 2 * i) | (code(from + 2 * i + 1) << 4)
+  for (let i = 0; i < bytes; i++) {
+    const even = from + 2 * i
+    const low = even < to ? Math.trunc(weights[even]! * inverse + 8.5) : 8
+    const high = even + 1 < to ? Math.trunc(weights[even + 1]! * inverse + 8.5) : 8
+    codes[at + i] = Math.min(low, 15) | (Math.min(high, 15) << 4)
+  }
 }
 
 function encode8(weights: Float32Array, from: number, to: number, scale: number, codes: Uint8Array, at: number, bytes: number): void {
   const inverse = scale === 0 ? 0 : 1 / scale
-  for (let i = 0; i < bytes; i++) {
-    codes[at + i] = from + i < to ? Math.max(0, Math.min(255, Math.round(weights[from + i]! * inverse) + 128)) : 128
-  }
+  for (let i = 0; i < bytes; i++) codes[at + i] = from + i < to ? Math.min(Math.trunc(weights[from + i]! * inverse + 128.5), 255) : 128
 }
