@@ -1,0 +1,166 @@
+import { MeshError } from '../../protocols/wire/errors.ts'
+import { ModelError } from '../errors.ts'
+import type { ShardEntry } from '../model/manifest.ts'
+import type { ModelPackage } from '../model/package.ts'
+import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
+import type { ExpertJob, Experts } from './engine.ts'
+import type { EngineWorker } from './engine-worker.ts'
+import { expertGraph } from './expert-graph.ts'
+import { jobBytes, jobMemory } from './job-memory.ts'
+import { MAX_PICK_ROWS } from './picks.ts'
+import type { SharedBlocks } from './shared-blocks.ts'
+
+interface OnnxExpertsInit {
+  readonly id: number
+  readonly model: ModelPackage
+  readonly workers: readonly EngineWorker[]
+  readonly blocks: SharedBlocks
+}
+
+interface OpenShard {
+  readonly entry: ShardEntry
+  readonly opened: Promise<void>
+}
+
+/** The experts of one model, divided over the workers by expert number. */
+export class OnnxExperts implements Experts {
+  readonly #init: OnnxExpertsInit
+  readonly #hidden: number
+  /** By shard blob. */
+  readonly #shards = new Map<string, OpenShard>()
+  /** By layer: 1 for each expert that can be run. */
+  readonly #open: Uint8Array[]
+  #closed = false
+
+  constructor(init: OnnxExpertsInit) {
+    const { config } = init.model.manifest
+    this.#init = init
+    this.#hidden = config.hiddenSize
+    this.#open = Array.from({ length: config.layers }, () => new Uint8Array(config.experts))
+    for (const worker of init.workers) worker.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize })
+  }
+
+  openShard(layer: number, first: number): Promise<void> {
+    if (this.#closed) return Promise.reject(new MeshError('the experts are closed'))
+    let entry: ShardEntry
+    try {
+      entry = this.#entry(layer, first)
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+    const known = this.#shards.get(entry.cid)
+    if (known !== undefined) return known.opened
+    const opened = this.#load(entry).catch(async (error: unknown) => {
+      await this.#unload(entry)
+      this.#shards.delete(entry.cid)
+      throw error
+    })
+    this.#shards.set(entry.cid, { entry, opened })
+    return opened
+  }
+
+  async closeShard(layer: number, first: number): Promise<void> {
+    const entry = this.#entry(layer, first)
+    const shard = this.#shards.get(entry.cid)
+    if (shard === undefined) return
+    await shard.opened.catch(() => {})
+    if (this.#shards.get(entry.cid) !== shard) return
+    this.#shards.delete(entry.cid)
+    await this.#unload(entry)
+  }
+
+  has(layer: number, expert: number): boolean {
+    return this.#open[layer]?.[expert] === 1
+  }
+
+  async run(job: ExpertJob): Promise<Float32Array> {
+    if (this.#closed) throw new MeshError('the experts are closed')
+    const { workers, blocks, id } = this.#init
+    const busy = this.#checkJob(job)
+    const picks = job.pickRow.length
+    const block = blocks.take(jobBytes(job.rows, picks, this.#hidden))
+    const memory = jobMemory(block.memory, job.rows, picks, this.#hidden)
+    memory.x.set(job.x)
+    memory.pickRow.set(job.pickRow)
+    memory.pickExpert.set(job.pickExpert)
+    const calls: Promise<unknown>[] = []
+    for (const [index, worker] of workers.entries()) {
+      if (busy[index] !== 1) continue
+      calls.push(worker.call({ op: 'run-experts', experts: id, layer: job.layer, rows: job.rows, picks, ...worker.refer(block) }))
+    }
+    const ends = await Promise.allSettled(calls)
+    const outputs = memory.outputs.slice()
+    blocks.give(block)
+    for (const end of ends) if (end.status === 'rejected') throw end.reason
+    return outputs
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    for (const layer of this.#open) layer.fill(0)
+    await Promise.allSettled([...this.#shards.values()].map((shard) => shard.opened))
+    this.#shards.clear()
+    await Promise.allSettled(this.#init.workers.map((worker) => worker.call({ op: 'close-experts', experts: this.#init.id })))
+  }
+
+  #entry(layer: number, first: number): ShardEntry {
+    const matches = (blob: ShardEntry): boolean => blob.layer === layer && blob.first === first
+    return findBlob(this.#init.model.manifest, 'experts', matches, `shard of layer ${layer} that begins with expert ${first}`)
+  }
+
+  #worker(expert: number): number {
+    return expert % this.#init.workers.length
+  }
+
+  async #load(entry: ShardEntry): Promise<void> {
+    const { model, workers, id } = this.#init
+    const { manifest } = model
+    const file = await openBlob(model, entry)
+    const { stride, tensors } = manifest.expertLayout
+    const calls: Promise<void>[] = []
+    for (let expert = entry.first; expert <= entry.last; expert++) {
+      const graph = expertGraph(manifest.config, blobWeights(file, manifest, tensors, (expert - entry.first) * stride))
+      const source = { model: graph, folder: file.folder }
+      const opened = workers[this.#worker(expert)]!.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source })
+      calls.push(loading(file, opened))
+    }
+    const ends = await Promise.allSettled(calls)
+    for (const end of ends) if (end.status === 'rejected') throw end.reason
+    if (this.#closed) throw new MeshError('the experts are closed')
+    this.#open[entry.layer]!.fill(1, entry.first, entry.last + 1)
+  }
+
+  async #unload(entry: ShardEntry): Promise<void> {
+    this.#open[entry.layer]!.fill(0, entry.first, entry.last + 1)
+    const calls: Promise<unknown>[] = []
+    for (let expert = entry.first; expert <= entry.last; expert++) {
+      const request = { op: 'close-expert', experts: this.#init.id, layer: entry.layer, expert } as const
+      calls.push(this.#init.workers[this.#worker(expert)]!.call(request))
+    }
+    await Promise.allSettled(calls)
+  }
+
+  /** Checks the job and tells which workers have a part in it: 1 for each that has. */
+  #checkJob(job: ExpertJob): Uint8Array {
+    const { layer, rows, x, pickRow, pickExpert } = job
+    const picks = pickRow.length
+    if (rows < 1 || rows > MAX_PICK_ROWS || picks < 1 || pickExpert.length !== picks || x.length !== rows * this.#hidden) {
+      throw new RangeError(
+        `a job of ${rows} rows, ${x.length} numbers, ${picks} pick rows and ${pickExpert.length} pick experts does not fit together`,
+      )
+    }
+    const busy = new Uint8Array(this.#init.workers.length)
+    for (let pick = 0; pick < picks; pick++) {
+      const expert = pickExpert[pick]!
+      const row = pickRow[pick]!
+      if (row >= rows) throw new RangeError(`pick ${pick} names row ${row} of ${rows}`)
+      if (!this.has(layer, expert)) throw new ModelError(`expert ${expert} of layer ${layer} is not open; open its shard first`)
+      if (pick > 0 && (expert < pickExpert[pick - 1]! || (expert === pickExpert[pick - 1]! && row <= pickRow[pick - 1]!))) {
+        throw new RangeError(`pick ${pick} is out of order: picks go by expert, then row, each once`)
+      }
+      busy[this.#worker(expert)] = 1
+    }
+    return busy
+  }
+}

@@ -1,0 +1,247 @@
+import { InvalidRequestError } from '../errors.ts'
+import { MeshError } from '../../protocols/wire/errors.ts'
+import type { ModelConfig } from '../model/manifest.ts'
+import type { ModelPackage } from '../model/package.ts'
+import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
+import type { KvCache, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
+import type { EngineWorker } from './engine-worker.ts'
+import { passBytes, passMemory, type PassMemory } from './pass-memory.ts'
+import { MAX_PICK_ROWS } from './picks.ts'
+import type { SharedBlock, SharedBlocks } from './shared-blocks.ts'
+import { headGraph, layerGraph } from './trunk-graph.ts'
+import type { PassStart } from './worker-messages.ts'
+
+/** What trunk, caches and passes share. */
+interface TrunkContext {
+  readonly id: number
+  readonly config: ModelConfig
+  readonly worker: EngineWorker
+  readonly blocks: SharedBlocks
+}
+
+/** Loads the trunk of a model into a worker. Throws `ModelError` when a blob can't be used. */
+export async function openOnnxTrunk(init: { id: number; model: ModelPackage; worker: EngineWorker; blocks: SharedBlocks }): Promise<Trunk> {
+  const { id, model, worker } = init
+  const { manifest } = model
+  const { config } = manifest
+  const embedding = findBlob(manifest, 'embedding', () => true, 'embedding blob')
+  const embeddingFile = await openBlob(model, embedding)
+  const tensor = blobWeights(embeddingFile, manifest, embedding.tensors).entry(
+    'embed',
+    ['f32', 'f16'],
+    [config.vocabSize, config.hiddenSize],
+  )
+  await worker.call({ op: 'open-trunk', trunk: id, config, embedding: { path: embeddingFile.path, tensor } })
+  try {
+    for (let layer = 0; layer < config.layers; layer++) {
+      const blob = findBlob(manifest, 'layer', (b) => b.layer === layer, `blob of layer ${layer}`)
+      const file = await openBlob(model, blob)
+      const graph = layerGraph(config, blobWeights(file, manifest, blob.tensors))
+      await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, source: { model: graph, folder: file.folder } }))
+    }
+    const head = findBlob(manifest, 'head', () => true, 'head blob')
+    const file = await openBlob(model, head)
+    const graph = headGraph(config, blobWeights(file, manifest, head.tensors))
+    await loading(file, worker.call({ op: 'open-head', trunk: id, source: { model: graph, folder: file.folder } }))
+  } catch (error) {
+    worker.post({ op: 'close-trunk', trunk: id })
+    throw error
+  }
+  return new OnnxTrunk({ id, config, worker, blocks: init.blocks })
+}
+
+class OnnxTrunk implements Trunk {
+  readonly config: ModelConfig
+  readonly #context: TrunkContext
+  #nextCache = 1
+  #nextPass = 1
+  #closed = false
+
+  constructor(context: TrunkContext) {
+    this.config = context.config
+    this.#context = context
+  }
+
+  createCache(): KvCache {
+    return new OnnxKvCache(this.#context, this.#nextCache++)
+  }
+
+  beginPass(segments: readonly Segment[]): TrunkPass {
+    if (this.#closed) throw new MeshError('the trunk is closed')
+    const parts = segments.map((segment) => ({ cache: ownCache(segment.cache, this.#context), tokens: segment.tokens }))
+    checkSegments(this.config, parts)
+    return new OnnxTrunkPass(this.#context, this.#nextPass++, parts)
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#context.worker.call({ op: 'close-trunk', trunk: this.#context.id }).catch(() => {})
+  }
+}
+
+interface PassPart {
+  readonly cache: OnnxKvCache
+  readonly tokens: readonly number[]
+}
+
+function ownCache(cache: KvCache, context: TrunkContext): OnnxKvCache {
+  if (!(cache instanceof OnnxKvCache) || cache.context !== context) throw new TypeError('the cache belongs to another trunk')
+  return cache
+}
+
+function checkSegments(config: ModelConfig, parts: readonly PassPart[]): void {
+  let rows = 0
+  for (const { cache, tokens } of parts) {
+    if (cache.closed) throw new MeshError('the cache is closed')
+    if (cache.inPass) throw new MeshError('the cache is already part of a pass; close that one first')
+    if (tokens.length === 0) throw new InvalidRequestError('there are no tokens to run; send at least one')
+    const length = cache.length + tokens.length
+    if (length > config.maxContext) {
+      const message = `this model's context is ${config.maxContext} tokens and the query needs ${length}; shorten it`
+      throw new InvalidRequestError(message, null, 'context_length_exceeded')
+    }
+    for (const token of tokens) {
+      if (!Number.isInteger(token) || token < 0 || token >= config.vocabSize) {
+        throw new InvalidRequestError(`token ${token} is not in the model's vocabulary of ${config.vocabSize}`)
+      }
+    }
+    rows += tokens.length
+  }
+  if (rows === 0 || rows > MAX_PICK_ROWS) throw new RangeError(`a pass takes 1 to ${MAX_PICK_ROWS} rows, not ${rows}`)
+  if (new Set(parts.map((part) => part.cache)).size !== parts.length) throw new MeshError('a cache can be part of a pass only once')
+}
+
+class OnnxKvCache implements KvCache {
+  readonly context: TrunkContext
+  readonly id: number
+  inPass = false
+  closed = false
+  #length = 0
+
+  constructor(context: TrunkContext, id: number) {
+    this.context = context
+    this.id = id
+  }
+
+  get length(): number {
+    return this.#length
+  }
+
+  extend(tokens: number): void {
+    this.#length += tokens
+  }
+
+  truncate(length: number): void {
+    if (!Number.isInteger(length) || length < 0 || length > this.#length) {
+      throw new RangeError(`a cache of ${this.#length} tokens can't be truncated to ${length}`)
+    }
+    if (this.inPass) throw new MeshError("a cache can't be truncated while it is part of a pass")
+    this.#length = length
+  }
+
+  close(): void {
+    if (this.closed) return
+    this.closed = true
+    // The worker handles requests in order, so calls of a pass under way still find the memory.
+    this.context.worker.post({ op: 'close-cache', trunk: this.context.id, cache: this.id })
+  }
+}
+
+type PassState = 'open' | 'busy' | 'failed' | 'committed' | 'closed'
+
+class OnnxTrunkPass implements TrunkPass {
+  readonly rows: number
+  readonly moe: Float32Array
+  readonly #context: TrunkContext
+  readonly #id: number
+  readonly #parts: readonly PassPart[]
+  readonly #block: SharedBlock
+  readonly #routing: Routing
+  #state: PassState = 'open'
+  #nextLayer = 0
+
+  constructor(context: TrunkContext, id: number, parts: readonly PassPart[]) {
+    this.#context = context
+    this.#id = id
+    this.#parts = parts
+    this.rows = parts.reduce((sum, part) => sum + part.tokens.length, 0)
+    this.#block = context.blocks.take(passBytes(context.config, this.rows))
+    const memory: PassMemory = passMemory(this.#block.memory, context.config, this.rows)
+    this.moe = memory.moe
+    this.moe.fill(0)
+    this.#routing = { x: memory.x, experts: memory.experts, weights: memory.weights }
+    for (const { cache } of parts) cache.inPass = true
+  }
+
+  async attend(layer: number): Promise<Routing> {
+    if (layer !== this.#nextLayer || layer >= this.#context.config.layers) {
+      throw new RangeError(`layer ${layer} is out of turn: the pass has done ${this.#nextLayer} of ${this.#context.config.layers}`)
+    }
+    const start = layer === 0 ? this.#start() : null
+    await this.#exclusive(() => this.#context.worker.call({ op: 'attend', trunk: this.#context.id, pass: this.#id, layer, start }))
+    this.#nextLayer++
+    return this.#routing
+  }
+
+  async logits(rows: readonly number[]): Promise<Float32Array> {
+    this.#mustBeThrough()
+    if (rows.length === 0 || rows.some((row) => !Number.isInteger(row) || row < 0 || row >= this.rows)) {
+      throw new RangeError(`logits of rows [${rows.join(', ')}] of a pass of ${this.rows}`)
+    }
+    const logits = await this.#exclusive(() => this.#context.worker.call({ op: 'logits', trunk: this.#context.id, pass: this.#id, rows }))
+    if (logits === null) throw new MeshError('the engine returned no logits')
+    return logits
+  }
+
+  commit(): void {
+    this.#mustBeThrough()
+    if (this.#state !== 'open') throw new MeshError(`the pass is ${this.#state} and can't be committed`)
+    this.#state = 'committed'
+    for (const { cache, tokens } of this.#parts) cache.extend(tokens.length)
+  }
+
+  close(): void {
+    if (this.#state === 'closed') return
+    const wasBusy = this.#state === 'busy'
+    this.#state = 'closed'
+    for (const { cache } of this.#parts) cache.inPass = false
+    this.#context.worker.post({ op: 'end-pass', trunk: this.#context.id, pass: this.#id })
+    // A call under way may still write to the block: let the garbage collector have it instead of the next pass.
+    if (wasBusy) this.#context.worker.forget(this.#block)
+    else this.#context.blocks.give(this.#block)
+  }
+
+  #start(): PassStart {
+    return {
+      ...this.#context.worker.refer(this.#block),
+      capacity: this.rows,
+      segments: this.#parts.map(({ cache, tokens }) => ({ cache: cache.id, past: cache.length, tokens })),
+    }
+  }
+
+  #mustBeThrough(): void {
+    if (this.#nextLayer !== this.#context.config.layers) {
+      throw new RangeError(`the pass has done ${this.#nextLayer} of ${this.#context.config.layers} layers`)
+    }
+  }
+
+  async #exclusive<T>(call: () => Promise<T>): Promise<T> {
+    const before = this.#state
+    if (before !== 'open' && before !== 'committed') throw new MeshError(`the pass is ${before}`)
+    this.#state = 'busy'
+    try {
+      const result = await call()
+      this.#leave(before)
+      return result
+    } catch (error) {
+      this.#leave('failed')
+      throw error
+    }
+  }
+
+  /** A pass that was closed while a call was under way stays closed. */
+  #leave(state: PassState): void {
+    if (this.#state === 'busy') this.#state = state
+  }
+}

@@ -1,0 +1,71 @@
+import { Tensor, type InferenceSession } from 'onnxruntime-node'
+import { jobMemory, type JobMemory } from './job-memory.ts'
+import { createSession } from './session.ts'
+import type { ExpertRun, GraphSource } from './worker-messages.ts'
+
+/** Jobs of up to this many rows reuse their input tensor. */
+const REUSED_ROWS = 16
+
+/** The experts of one model that this worker holds. */
+export class WorkerExperts {
+  readonly #hidden: number
+  /** By layer, then expert. */
+  readonly #sessions: Map<number, InferenceSession>[] = []
+  readonly #inputs: { readonly numbers: Float32Array; readonly feeds: { readonly x: Tensor } }[] = []
+
+  constructor(hidden: number) {
+    this.#hidden = hidden
+  }
+
+  async open(layer: number, expert: number, source: GraphSource): Promise<void> {
+    const session = await createSession(source)
+    const layerSessions = (this.#sessions[layer] ??= new Map())
+    layerSessions.set(expert, session)
+  }
+
+  async closeExpert(layer: number, expert: number): Promise<void> {
+    const session = this.#sessions[layer]?.get(expert)
+    this.#sessions[layer]?.delete(expert)
+    await session?.release()
+  }
+
+  /** Runs the picks of this worker's experts and writes their outputs; other picks belong to other workers. */
+  async run(job: ExpertRun, block: SharedArrayBuffer): Promise<void> {
+    const sessions = this.#sessions[job.layer]
+    if (sessions === undefined) return
+    const memory = jobMemory(block, job.rows, job.picks, this.#hidden)
+    for (let first = 0, end = 0; first < job.picks; first = end) {
+      const expert = memory.pickExpert[first]!
+      for (end = first + 1; end < job.picks && memory.pickExpert[end] === expert;) end++
+      const session = sessions.get(expert)
+      if (session === undefined) continue
+      const { y } = await session.run(this.#gather(memory, first, end))
+      memory.outputs.set(y!.data as Float32Array, first * this.#hidden)
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const layer of this.#sessions.splice(0)) {
+      for (const session of layer?.values() ?? []) await session.release()
+    }
+  }
+
+  #gather(memory: JobMemory, first: number, end: number): { readonly x: Tensor } {
+    const hidden = this.#hidden
+    const { numbers, feeds } = this.#input(end - first)
+    for (let pick = first; pick < end; pick++) {
+      const from = memory.pickRow[pick]! * hidden
+      numbers.set(memory.x.subarray(from, from + hidden), (pick - first) * hidden)
+    }
+    return feeds
+  }
+
+  #input(rows: number): { readonly numbers: Float32Array; readonly feeds: { readonly x: Tensor } } {
+    const reused = this.#inputs[rows]
+    if (reused !== undefined) return reused
+    const numbers = new Float32Array(rows * this.#hidden)
+    const input = { numbers, feeds: { x: new Tensor('float32', numbers, [rows, this.#hidden]) } }
+    if (rows <= REUSED_ROWS) this.#inputs[rows] = input
+    return input
+  }
+}

@@ -1,0 +1,80 @@
+import type { ModelConfig, TensorEntry } from '../model/manifest.ts'
+
+/** A graph and the folder in which its weight files lie. */
+export interface GraphSource {
+  readonly model: Uint8Array
+  readonly folder: string
+}
+
+/** Where the embedding table lies. */
+export interface EmbeddingSource {
+  readonly path: string
+  readonly tensor: TensorEntry
+}
+
+/** Shared memory by number; the buffer itself travels only with its first use by a worker. */
+export interface BlockRef {
+  readonly block: number
+  readonly memory: SharedArrayBuffer | null
+}
+
+/** One sequence of a pass: `tokens` follow the `past` tokens that its cache holds. */
+export interface SegmentStart {
+  readonly cache: number
+  readonly past: number
+  readonly tokens: readonly number[]
+}
+
+export interface PassStart extends BlockRef {
+  /** Rows the block is laid out for. */
+  readonly capacity: number
+  readonly segments: readonly SegmentStart[]
+}
+
+/** Rows and picks of one layer in shared memory (see `job-memory.ts`). */
+export interface ExpertRun extends BlockRef {
+  readonly experts: number
+  readonly layer: number
+  readonly rows: number
+  readonly picks: number
+}
+
+/** What the main thread asks of a worker; handled one after the other, in order. */
+export type WorkerRequest =
+  | { readonly op: 'open-trunk'; readonly trunk: number; readonly config: ModelConfig; readonly embedding: EmbeddingSource }
+  | { readonly op: 'open-layer'; readonly trunk: number; readonly layer: number; readonly source: GraphSource }
+  | { readonly op: 'open-head'; readonly trunk: number; readonly source: GraphSource }
+  | { readonly op: 'close-trunk'; readonly trunk: number }
+  /** `start` comes with the pass's first layer. */
+  | { readonly op: 'attend'; readonly trunk: number; readonly pass: number; readonly layer: number; readonly start: PassStart | null }
+  | { readonly op: 'logits'; readonly trunk: number; readonly pass: number; readonly rows: readonly number[] }
+  | { readonly op: 'end-pass'; readonly trunk: number; readonly pass: number }
+  | { readonly op: 'close-cache'; readonly trunk: number; readonly cache: number }
+  | { readonly op: 'open-experts'; readonly experts: number; readonly hidden: number }
+  | {
+      readonly op: 'open-expert'
+      readonly experts: number
+      readonly layer: number
+      readonly expert: number
+      readonly source: GraphSource
+    }
+  | { readonly op: 'close-expert'; readonly experts: number; readonly layer: number; readonly expert: number }
+  | { readonly op: 'close-experts'; readonly experts: number }
+  | ({ readonly op: 'run-experts' } & ExpertRun)
+  | { readonly op: 'forget-block'; readonly block: number }
+  /** Releases everything; the thread ends by itself. */
+  | { readonly op: 'stop' }
+
+/** `id` 0 asks for no answer. */
+export interface WorkerEnvelope {
+  readonly id: number
+  readonly request: WorkerRequest
+}
+
+export interface WorkerReply {
+  readonly id: number
+  /** Message of what went wrong, or null. */
+  readonly error: string | null
+  /** Logits, for the requests that have a result. */
+  readonly result: Float32Array | null
+}
