@@ -40,6 +40,11 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   const generationPath = join(dir, 'generation_config.json')
   const generation = (await readJsonObject(generationPath, MAX_CONFIG_BYTES)) ?? {}
   const config = adapter.readConfig(hf, readEndTokens(fields, generation, configPath))
+  const stray = config.eosTokenIds.find((id) => id >= config.vocabSize)
+  if (stray !== undefined)
+    throw new ModelError(
+      `${configPath}: eos_token_id ${stray}, here or in generation_config.json, is outside the vocabulary of ${config.vocabSize}`,
+    )
   return {
     dir,
     adapter,

@@ -5,7 +5,6 @@
 
 /** Blocks of nothing larger become zero: their scale would be too small to be held exactly, or at all. */
 const MIN_MAGNITUDE = 2 ** -100
-const ZERO_POINT = Object.freeze({ 4: 8, 8: 128 })
 export type Bits = 4 | 8
 
 export interface Quantised {
@@ -34,21 +33,6 @@ export function quantise(weights: Float32Array, rows: number, inputs: number, bi
     }
   }
   return { codes, scales }
-}
-
-/** What {@link quantise} made, as numbers again: [rows, inputs]. */
-export function dequantise(quantised: Quantised, rows: number, inputs: number, bits: Bits, block: number): Float32Array<ArrayBuffer> {
-  const { codes, scales } = quantised
-  const blocks = Math.ceil(inputs / block)
-  const weights = new Float32Array(rows * inputs)
-  for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < inputs; i++) {
-      const index = row * blocks * block + i
-      const code = bits === 8 ? codes[index]! : (codes[index >> 1]! >> ((index & 1) * 4)) & 15
-      weights[row * inputs + i] = (code - ZERO_POINT[bits]) * scales[row * blocks + Math.floor(i / block)]!
-    }
-  }
-  return weights
 }
 
 /** 8 bits: the largest weight maps to ±127. 4 bits: it maps to -8, whatever its sign, which uses one more level than ±7. */
