@@ -16,7 +16,7 @@ export async function acquireLock(path: string, timeoutMs: number, signal?: Abor
     if (await create(path)) return () => rm(path, { force: true })
     const owner = await readOwner(path)
     if (owner !== undefined && !isAlive(owner)) await rm(path, { force: true })
-    else await delay(POLL_MS, undefined, signal === undefined ? {} : { signal })
+    else await delay(POLL_MS, undefined, signal === undefined ? {} : { signal }).catch(() => signal?.throwIfAborted())
   }
   return async () => {}
 }

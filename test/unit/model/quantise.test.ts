@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { blockFor, shardRanges } from '../../../node/model/layout.ts'
 import { quantise } from '../../../node/model/quantise.ts'
 import { dequantise } from '../../helpers/dequantise.ts'

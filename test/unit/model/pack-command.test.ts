@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import type { TestContext } from 'node:test'
+import { packCommand } from '../../../node/cli/pack.ts'
+import { createBlobStore } from '../../../node/model/blob-store.ts'
+import { listModels, openModel } from '../../../node/model/library.ts'
+import { EMBER_CHECKPOINT, goldenCheckpoint } from '../../helpers/checkpoint.ts'
+import { temporaryDir } from '../../helpers/temporary-dir.ts'
+
+/** Runs the command with what it prints caught. */
+async function runPack(t: TestContext, dataDir: string, args: readonly string[]): Promise<string> {
+  let output = ''
+  const write = t.mock.method(process.stdout, 'write', (text: string | Uint8Array) => {
+    output += String(text)
+    return true
+  })
+  try {
+    const command = packCommand(dataDir)
+      .exitOverride()
+      .configureOutput({ writeErr: () => {} })
+    await command.parseAsync([...args], { from: 'user' })
+  } finally {
+    write.mock.restore()
+  }
+  return output
+}
+
+test('packs into the data directory and says what it made', async (t) => {
+  const data = await temporaryDir(t)
+  const output = await runPack(t, '/not/used', [EMBER_CHECKPOINT, '--quant', 'q8', '--block', '32', '--name', 'tales', '--data', data])
+  const store = createBlobStore({ dir: join(data, 'blobs') })
+  const { id, manifest } = await openModel(store, 'tales')
+  assert.deepEqual(manifest.quant, { kind: 'q8', block: 32 })
+  assert.match(output, new RegExp(`^packed tales in [\\d.]+ s into .*blobs\\n {2}id {7}${id}\\n`))
+  assert.match(output, /6 layers of 16 experts, 2 per token\n/)
+  assert.match(output, /experts {2}[\d.]+ MB in 24 shards\n$/)
+})
+
+test('refuses kinds, blocks and names that can not be, and passes on what is wrong with a checkpoint', async (t) => {
+  const data = await temporaryDir(t)
+  const refused = (args: readonly string[], error: { name?: string; message: RegExp }) => assert.rejects(runPack(t, data, args), error)
+  await refused([], { message: /missing required argument 'dir'/ })
+  await refused([EMBER_CHECKPOINT, '--quant', 'q5'], { message: /'q5' is invalid. Allowed choices are f32, f16, q8, q4/ })
+  await refused([EMBER_CHECKPOINT, '--block', '48'], { message: /Allowed choices are 16, 32, 64, 128/ })
+  await refused([EMBER_CHECKPOINT, '--what'], { message: /unknown option '--what'/ })
+  await refused([EMBER_CHECKPOINT, '--name', 'ember'], { name: 'ConfigError', message: /reserved for the embedded model/ })
+  await refused([EMBER_CHECKPOINT, '--name', 'no/name'], { name: 'ModelError', message: /can't be a model's name/ })
+  await refused([goldenCheckpoint('random-olmoe')], { name: 'ModelError', message: /has no tokenizer\.json/ })
+  assert.deepEqual(await listModels(createBlobStore({ dir: join(data, 'blobs') })), [])
+})
