@@ -21,7 +21,7 @@ export interface Sampling {
 }
 
 /** What a row of numbers is on the wire. */
-export type WireType = 'f32' | 'f16'
+export type WireType = 'f32' | 'f16' | 'i8'
 /** Who sums a token's experts: the host (one row back per token) or the driver in expert order (one row per expert; bit-equal whatever the split). */
 export type Combine = 'host' | 'driver'
 

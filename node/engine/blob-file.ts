@@ -33,7 +33,10 @@ export function findBlob<R extends BlobEntry['role']>(
 export async function openBlob(model: ModelPackage, blob: { readonly cid: string; readonly bytes: number }): Promise<BlobFile> {
   const path = await model.blobPath(blob.cid)
   // onnxruntime maps the file: reading beyond a short one's end would kill the process.
-  const { size } = await stat(path)
+  const size = await stat(path).then(
+    (file) => file.size,
+    () => 0,
+  )
   if (size !== blob.bytes)
     throw new ModelError(`blob ${blob.cid} has ${size} bytes instead of ${blob.bytes}; delete it and fetch or pack it again`)
   return { cid: blob.cid, path, folder: dirname(path), fileName: basename(path), bytes: blob.bytes }

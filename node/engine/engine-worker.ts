@@ -50,7 +50,7 @@ export class EngineWorker {
 
   /** Sends a request that needs no answer; ignored once the thread is gone. */
   post(request: WorkerRequest): void {
-    if (this.#failure === null && this.#stopping === null) this.#worker.postMessage({ id: 0, request } satisfies WorkerEnvelope)
+    if (this.#failure === null && this.#stopping === null) this.#deliver({ ...request, id: 0 })
   }
 
   /** How to name a block in the next request. */
@@ -81,14 +81,20 @@ export class EngineWorker {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++
       this.#pending.set(id, { resolve, reject })
-      this.#worker.postMessage({ id, request } satisfies WorkerEnvelope)
+      this.#deliver({ ...request, id })
     })
   }
 
+  #deliver(envelope: WorkerEnvelope): void {
+    this.#worker.postMessage(envelope, [])
+  }
+
   #settle(reply: WorkerReply): void {
-    const call = this.#pending.get(reply.id)
-    this.#pending.delete(reply.id)
-    if (reply.error === null) call?.resolve(reply.result)
+    const id = typeof reply === 'number' ? reply : reply.id
+    const call = this.#pending.get(id)
+    this.#pending.delete(id)
+    if (typeof reply === 'number') call?.resolve(null)
+    else if (reply.error === null) call?.resolve(reply.result)
     else call?.reject(new WorkerRequestError(reply.error))
   }
 

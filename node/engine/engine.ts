@@ -37,7 +37,7 @@ export interface TrunkPass {
   readonly rows: number
   /** Attention and router of `layer` (0-based, in order), after adding `moe` to the residual stream. */
   attend(layer: number): Promise<Routing>
-  /** [rows, hidden]: the driver writes the weighted sum of the layer's experts here before the next call. Zero at the start. */
+  /** [rows, hidden]: the driver writes the weighted sum of the layer's experts here before the next call. Zero at the start and after each `attend`, so it may be added into. */
   readonly moe: Float32Array
   /** Logits of the given rows after the last layer: [rows.length, vocab]. */
   logits(rows: readonly number[]): Promise<Float32Array>

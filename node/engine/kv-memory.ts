@@ -32,7 +32,8 @@ export class KvMemory {
     const old = this.#layers
     const grow = (from: Float32Array | undefined): Float32Array => {
       const to = new Float32Array(kvHeads * capacity * headDim)
-      for (let head = 0; from !== undefined && head < kvHeads; head++) {
+      if (from === undefined) return to
+      for (let head = 0; head < kvHeads; head++) {
         const start = head * this.#capacity * headDim
         to.set(from.subarray(start, start + held * headDim), head * capacity * headDim)
       }

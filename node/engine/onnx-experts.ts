@@ -46,7 +46,7 @@ export class OnnxExperts implements Experts {
     try {
       entry = this.#entry(layer, first)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
     const known = this.#shards.get(entry.cid)
     if (known !== undefined) return known.opened

@@ -215,7 +215,6 @@ class OnnxTrunkPass implements TrunkPass {
   #start(): PassStart {
     return {
       ...this.#context.worker.refer(this.#block),
-      capacity: this.rows,
       segments: this.#parts.map(({ cache, tokens }) => ({ cache: cache.id, past: cache.length, tokens })),
     }
   }

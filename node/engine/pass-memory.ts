@@ -1,26 +1,26 @@
 import type { ModelConfig } from '../model/manifest.ts'
 
-/** The rows of one trunk pass in shared memory, for `capacity` rows. */
+/** The rows of one trunk pass in shared memory. */
 export interface PassMemory {
-  /** [capacity, hidden] */
+  /** [rows, hidden] */
   readonly moe: Float32Array
-  /** [capacity, hidden] */
+  /** [rows, hidden] */
   readonly x: Float32Array
-  /** [capacity, k] */
+  /** [rows, k] */
   readonly weights: Float32Array
-  /** [capacity, k] */
+  /** [rows, k] */
   readonly experts: Int32Array
 }
 
 const NUMBER_BYTES = 4
 
-export function passBytes(config: ModelConfig, capacity: number): number {
-  return capacity * (2 * config.hiddenSize + 2 * config.expertsPerToken) * NUMBER_BYTES
+export function passBytes(config: ModelConfig, rows: number): number {
+  return rows * (2 * config.hiddenSize + 2 * config.expertsPerToken) * NUMBER_BYTES
 }
 
-export function passMemory(memory: SharedArrayBuffer, config: ModelConfig, capacity: number): PassMemory {
-  const wide = capacity * config.hiddenSize
-  const narrow = capacity * config.expertsPerToken
+export function passMemory(memory: SharedArrayBuffer, config: ModelConfig, rows: number): PassMemory {
+  const wide = rows * config.hiddenSize
+  const narrow = rows * config.expertsPerToken
   return {
     moe: new Float32Array(memory, 0, wide),
     x: new Float32Array(memory, wide * NUMBER_BYTES, wide),

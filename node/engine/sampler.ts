@@ -185,7 +185,7 @@ export function argmax(values: Float32Array): number {
 function topIds(values: Float32Array, count: number): number[] {
   if (count <= 0) return []
   // A heap of the best so far, the worst of them on top.
-  const worse = (a: number, b: number): boolean => values[a]! < values[b]! || (values[a]! === values[b]! && a > b)
+  const worse = (a: number, b: number): boolean => values[a]! < values[b]! || (a > b && !(values[a]! > values[b]!))
   const heap: number[] = []
   const sink = (start: number): void => {
     for (let at = start; ;) {

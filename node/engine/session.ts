@@ -1,15 +1,20 @@
 import { InferenceSession } from 'onnxruntime-node'
 import type { GraphSource } from './worker-messages.ts'
 
+/** ORT_LOGGING_LEVEL_ERROR: warnings about graph optimisation are of no use to who runs a node. */
+const LOG_ERRORS_ONLY = 3
+
 /**
  * One session, one thread: the workers are the parallelism, and a pool of threads per session would be thousands of threads.
- * Without an arena each session frees what a run needed; with one, thousands of sessions would each keep their largest.
+ * Without an arena each session frees what a run needed; with one, thousands of sessions would each keep their largest (and runs are no slower).
  */
 export function createSession(source: GraphSource): Promise<InferenceSession> {
   return InferenceSession.create(source.model, {
     intraOpNumThreads: 1,
     interOpNumThreads: 1,
-    logSeverityLevel: 3,
+    enableCpuMemArena: false,
+    enableMemPattern: false,
+    logSeverityLevel: LOG_ERRORS_ONLY,
     extra: { session: { model_external_initializers_file_folder_path: source.folder } },
   })
 }

@@ -17,14 +17,19 @@ export class StopStrings {
     return this.#stopped
   }
 
-  /** Adds text and returns what is certain not to belong to a stop string. The earliest stop string wins. */
+  /** Adds text and returns what is certain not to belong to a stop string. The stop string that is complete first wins, so that it does not matter how the text was cut. */
   push(text: string): string {
     if (this.#stopped) return ''
     const all = this.#held + text
     let first = -1
+    let firstEnd = Infinity
     for (const stop of this.#stops) {
       const at = all.indexOf(stop)
-      if (at >= 0 && (first < 0 || at < first)) first = at
+      const end = at + stop.length
+      if (at >= 0 && (end < firstEnd || (end === firstEnd && at < first))) {
+        first = at
+        firstEnd = end
+      }
     }
     if (first >= 0) {
       this.#stopped = true

@@ -26,8 +26,6 @@ export interface SegmentStart {
 }
 
 export interface PassStart extends BlockRef {
-  /** Rows the block is laid out for. */
-  readonly capacity: number
   readonly segments: readonly SegmentStart[]
 }
 
@@ -65,16 +63,11 @@ export type WorkerRequest =
   /** Releases everything; the thread ends by itself. */
   | { readonly op: 'stop' }
 
-/** `id` 0 asks for no answer. */
-export interface WorkerEnvelope {
-  readonly id: number
-  readonly request: WorkerRequest
-}
+/** A request and its number; `id` 0 asks for no answer. Flat, since cloning it is part of every hop. */
+export type WorkerEnvelope = WorkerRequest & { readonly id: number }
 
-export interface WorkerReply {
-  readonly id: number
-  /** Message of what went wrong, or null. */
-  readonly error: string | null
-  /** Logits, for the requests that have a result. */
-  readonly result: Float32Array | null
-}
+/** The bare number says that all went well and there is no result. */
+export type WorkerReply =
+  | number
+  | { readonly id: number; readonly error: string; readonly result: null }
+  | { readonly id: number; readonly error: null; readonly result: Float32Array }

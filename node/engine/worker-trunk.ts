@@ -45,7 +45,8 @@ export class WorkerTrunk {
   }
 
   begin(pass: number, start: PassStart, memory: SharedArrayBuffer): void {
-    const views = passMemory(memory, this.#config, start.capacity)
+    const rows = start.segments.reduce((sum, segment) => sum + segment.tokens.length, 0)
+    const views = passMemory(memory, this.#config, rows)
     let firstRow = 0
     const segments = start.segments.map((segment) => {
       const running = this.#beginSegment(segment, views, firstRow)

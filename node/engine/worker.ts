@@ -24,16 +24,21 @@ port.on('message', (envelope: WorkerEnvelope) => {
 async function drain(): Promise<void> {
   busy = true
   for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-    const { id, request } = next
-    let reply: WorkerReply
+    const { id } = next
     try {
-      reply = { id, error: null, result: await handle(request) }
+      const result = await handle(next)
+      if (id === 0) continue
+      if (result === null) answer(id)
+      else answer({ id, error: null, result }, [result.buffer as ArrayBuffer])
     } catch (error) {
-      reply = { id, error: error instanceof Error ? error.message : String(error), result: null }
+      if (id !== 0) answer({ id, error: error instanceof Error ? error.message : String(error), result: null })
     }
-    if (id !== 0) port.postMessage(reply, reply.result === null ? [] : [reply.result.buffer as ArrayBuffer])
   }
   busy = false
+}
+
+function answer(reply: WorkerReply, transfer: ArrayBuffer[] = []): void {
+  port.postMessage(reply, transfer)
 }
 
 async function handle(request: WorkerRequest): Promise<Float32Array | null> {

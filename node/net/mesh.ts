@@ -3,7 +3,7 @@ import { bootstrap } from '@libp2p/bootstrap'
 import { gossipsub } from '@libp2p/gossipsub'
 import type { GossipSub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
-import type { Identify } from '@libp2p/identify'
+import type { Identify, IdentifyPush } from '@libp2p/identify'
 import type { Ed25519PrivateKey, Libp2p } from '@libp2p/interface'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import type { KadDHT } from '@libp2p/kad-dht'
@@ -17,7 +17,7 @@ import { LevelDatastore } from 'datastore-level'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
 
-export type MeshServices = { identify: Identify; ping: Ping; dht: KadDHT; pubsub: GossipSub }
+export type MeshServices = { identify: Identify; identifyPush: IdentifyPush; ping: Ping; dht: KadDHT; pubsub: GossipSub }
 export type Mesh = Libp2p<MeshServices>
 
 export interface MeshInit {
@@ -46,9 +46,12 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
   try {
     await datastore.open()
   } catch (error) {
-    throw new ConfigError(`cannot open ${init.datastore}: is another skein node using this data directory? Stop it or pass another --data`, {
-      cause: error,
-    })
+    throw new ConfigError(
+      `cannot open ${init.datastore}: is another skein node using this data directory? Stop it or pass another --data`,
+      {
+        cause: error,
+      },
+    )
   }
   const mesh = await createLibp2p<MeshServices>({
     start: false,
@@ -86,4 +89,24 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     datastore.close().catch(() => {})
   })
   return mesh
+}
+
+/** Starts the node. Throws `ConfigError` naming the address when none can be listened on. */
+export async function startMesh(mesh: Mesh, listen: readonly string[]): Promise<void> {
+  try {
+    await mesh.start()
+  } catch (error) {
+    const causes = error instanceof AggregateError ? error.errors : [error]
+    const inUse = causes.some(
+      (cause) => /EADDRINUSE/.test(String((cause as Error).message)) || (cause as NodeJS.ErrnoException).code === 'EADDRINUSE',
+    )
+    throw new ConfigError(
+      inUse
+        ? `--listen ${listen.join(' ')}: the port is in use; stop the other program, or pass another --listen (tcp/0 takes any free port)`
+        : `--listen ${listen.join(' ')}: cannot listen: ${(error as Error).message}`,
+      { cause: error },
+    )
+  }
+  if (listen.length > 0 && mesh.getMultiaddrs().length === 0)
+    throw new ConfigError(`--listen ${listen.join(' ')}: none of these addresses could be listened on`)
 }

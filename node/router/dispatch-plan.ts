@@ -45,7 +45,7 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
 /** Repeatedly takes the host that serves the most uncovered rows for its time. */
 function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
   const plan = new Array<number>(demands.length).fill(-1)
-  for (let left = demands.length; left > 0; ) {
+  for (let left = demands.length; left > 0;) {
     const rows = new Float64Array(hosts.length)
     demands.forEach((demand, i) => {
       if (plan[i] === -1) for (const host of demand.holders) rows[host]! += demand.rows

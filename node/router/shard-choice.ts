@@ -27,7 +27,8 @@ export function parseHostChoice(text: string): HostChoice {
   }
   const ranges = value.split(',').map((part) => {
     const match = /^(\d{1,5}):(\d{1,5})(?:-(\d{1,5}))?$/.exec(part.trim())
-    if (match === null) throw new ConfigError(`--host ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`)
+    if (match === null)
+      throw new ConfigError(`--host ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`)
     const first = Number(match[2])
     const last = Number(match[3] ?? match[2])
     if (last < first) throw new ConfigError(`--host ${text}: the range "${part}" ends before it begins`)
@@ -41,20 +42,20 @@ export function parseHostChoice(text: string): HostChoice {
  * for the same share hold different shards; a listed range takes every shard that it touches. Throws `ConfigError` for a range that the
  * model does not have.
  */
-export function chooseShards(choice: HostChoice, shards: readonly ShardRange[], peer: string): ShardRange[] {
+export function chooseShards<T extends ShardRange>(choice: HostChoice, shards: readonly T[], peer: string): T[] {
   switch (choice.kind) {
     case 'all':
       return [...shards]
     case 'none':
       return []
     case 'fraction': {
-      const rank = (shard: ShardRange): string => createHash('sha256').update(`${peer}/${shard.cid}`).digest('hex')
+      const rank = (shard: T): string => createHash('sha256').update(`${peer}/${shard.cid}`).digest('hex')
       const ranked = shards.map((shard) => ({ shard, rank: rank(shard) })).sort((a, b) => (a.rank < b.rank ? -1 : 1))
       const wanted = new Set(ranked.slice(0, Math.max(1, Math.round(choice.share * shards.length))).map((entry) => entry.shard.cid))
       return shards.filter((shard) => wanted.has(shard.cid))
     }
     case 'list': {
-      const chosen = new Set<ShardRange>()
+      const chosen = new Set<T>()
       for (const range of choice.ranges) {
         const layer = shards.filter((shard) => shard.layer === range.layer)
         const touched = layer.filter((shard) => shard.first <= range.last && shard.last >= range.first)

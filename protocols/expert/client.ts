@@ -126,7 +126,8 @@ export class ExpertClient {
     try {
       parts = encodeCall(pending.call)
       const bytes = callFrameBytes(pending.call)
-      if (bytes > LIMITS.maxFrameBytes) throw new LimitExceededError(`a call of ${bytes} bytes exceeds the frame limit of ${LIMITS.maxFrameBytes}`)
+      if (bytes > LIMITS.maxFrameBytes)
+        throw new LimitExceededError(`a call of ${bytes} bytes exceeds the frame limit of ${LIMITS.maxFrameBytes}`)
     } catch (error) {
       this.#settle(pending)
       pending.reject(error as Error)
@@ -174,7 +175,9 @@ export class ExpertClient {
         checkAnswers(pending.call, reply)
         pending.resolve(reply)
       } else {
-        pending.reject(new PeerRefusedError(reply.status, refusalOf(this.peer, pending.call, reply), reply.status === 'busy' ? reply.retryAfterMs : 0))
+        pending.reject(
+          new PeerRefusedError(reply.status, refusalOf(this.peer, pending.call, reply), reply.status === 'busy' ? reply.retryAfterMs : 0),
+        )
       }
     } catch (error) {
       pending.reject(error as Error)

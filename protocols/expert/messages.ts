@@ -104,7 +104,8 @@ export function encodeCall(call: ExpertCall): Uint8Array[] {
 }
 
 export function decodeCall(bytes: Uint8Array): ExpertCall {
-  if (bytes.length < CALL_HEADER_BYTES) throw new InvalidMessageError(`call of ${bytes.length} bytes, at least ${CALL_HEADER_BYTES} are needed`)
+  if (bytes.length < CALL_HEADER_BYTES)
+    throw new InvalidMessageError(`call of ${bytes.length} bytes, at least ${CALL_HEADER_BYTES} are needed`)
   const view = viewOf(bytes)
   const rowType = rowTypeOf(view.getUint8(1))
   const priority = view.getUint8(2)
@@ -114,7 +115,8 @@ export function decodeCall(bytes: Uint8Array): ExpertCall {
   const picks = view.getUint32(12, true)
   const deadlineMs = view.getUint32(16, true)
   checkShape(rows, width, picks)
-  if (deadlineMs < 1 || deadlineMs > LIMITS.maxDeadlineMs) throw new LimitExceededError(`deadline of ${deadlineMs} ms is not within 1-${LIMITS.maxDeadlineMs}`)
+  if (deadlineMs < 1 || deadlineMs > LIMITS.maxDeadlineMs)
+    throw new LimitExceededError(`deadline of ${deadlineMs} ms is not within 1-${LIMITS.maxDeadlineMs}`)
   const rowsAt = CALL_HEADER_BYTES + picks * 8
   const want = rowsAt + rowBytes(rowType, rows, width)
   if (bytes.length !== want) throw new InvalidMessageError(`call of ${bytes.length} bytes, its header says ${want}`)

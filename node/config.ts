@@ -1,0 +1,170 @@
+import { readFileSync } from 'node:fs'
+import { availableParallelism, homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { multiaddr } from '@multiformats/multiaddr'
+import type { Combine, WireType } from './driver/query.ts'
+import { ConfigError } from './errors.ts'
+import type { LogLevel } from './log.ts'
+import { parseHostChoice } from './router/shard-choice.ts'
+import type { HostChoice } from './router/shard-choice.ts'
+import { environmentName, flagName, SETTINGS } from './settings.ts'
+import type { RawSettings, SettingKey } from './settings.ts'
+
+/** Everything a node needs to be told; plain and frozen. */
+export interface Config {
+  readonly dataDir: string
+  readonly storeDir: string
+  readonly name: string | null
+  readonly swarm: string
+  readonly listen: readonly string[]
+  readonly bootstrap: readonly string[]
+  readonly mdns: boolean
+  readonly models: readonly string[]
+  readonly host: HostChoice
+  readonly threads: number
+  readonly api: { readonly host: string; readonly port: number; readonly key: string | null }
+  readonly wire: WireType
+  readonly combine: Combine
+  readonly logLevel: LogLevel
+}
+
+const MAX_THREADS = 256
+const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
+
+/** Where a node keeps its things unless told otherwise. */
+export function defaultDataDir(): string {
+  return join(homedir(), '.skein')
+}
+
+/**
+ * Merges flags, then `SKEIN_*` variables, then `<data>/config.json`, then defaults. Throws `ConfigError` naming the setting, where it
+ * came from, and what would be right.
+ */
+export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
+  const fromEnv = readEnvironment(env)
+  const dataDir = resolve(text(flags.data ?? fromEnv.data, '--data') ?? defaultDataDir())
+  const fromFile = readFile(join(dataDir, 'config.json'))
+  const pick = (key: SettingKey): { value: unknown; from: string } => {
+    if (flags[key] !== undefined) return { value: flags[key], from: flagName(key) }
+    if (fromEnv[key] !== undefined) return { value: fromEnv[key], from: environmentName(key) }
+    return { value: fromFile[key], from: `"${key}" in ${join(dataDir, 'config.json')}` }
+  }
+  const textOf = (key: SettingKey): string | undefined => {
+    const { value, from } = pick(key)
+    return text(value, from)
+  }
+  const listOf = (key: SettingKey): string[] | undefined => {
+    const { value, from } = pick(key)
+    return list(value, from)
+  }
+  const choiceOf = <T extends string>(key: SettingKey, choices: readonly T[], fallback: T): T => {
+    const { value, from } = pick(key)
+    const chosen = text(value, from) ?? fallback
+    if (!(choices as readonly string[]).includes(chosen)) throw new ConfigError(`${from} ${chosen}: choose one of ${choices.join(', ')}`)
+    return chosen as T
+  }
+
+  const swarm = textOf('swarm') ?? 'public'
+  if (!/^[a-z0-9][a-z0-9-]{0,31}$/.test(swarm)) throw new ConfigError(`--swarm ${swarm}: use 1-32 lower-case letters, digits and dashes`)
+  const name = textOf('name') ?? null
+  if (name !== null && !/^[\p{L}\p{N} ._-]{1,40}$/u.test(name))
+    throw new ConfigError(`--name ${name}: use 1-40 letters, digits, spaces, dots, dashes`)
+  const apiHost = textOf('apiHost') ?? '127.0.0.1'
+  const apiKey = textOf('apiKey') ?? null
+  if (!LOOPBACK.includes(apiHost) && apiKey === null) {
+    throw new ConfigError(`--api-host ${apiHost} is reachable from other machines: set --api-key, or listen on 127.0.0.1`)
+  }
+  const mdns = pick('mdns')
+  const threads = integer(textOf('threads'), '--threads', 1, MAX_THREADS)
+  return Object.freeze({
+    dataDir,
+    storeDir: resolve(textOf('store') ?? join(dataDir, 'blobs')),
+    name,
+    swarm,
+    listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], '--listen', false),
+    bootstrap: addresses(listOf('bootstrap') ?? [], '--bootstrap', true),
+    mdns: switchOf(mdns.value, mdns.from) ?? true,
+    models: listOf('model') ?? ['ember'],
+    host: parseHostChoice(textOf('host') ?? 'all'),
+    threads: threads ?? availableParallelism(),
+    api: Object.freeze({ host: apiHost, port: integer(textOf('apiPort'), '--api-port', 0, 65_535) ?? 4114, key: apiKey }),
+    wire: choiceOf('wire', ['f32', 'f16', 'i8'], 'f16'),
+    combine: choiceOf('combine', ['host', 'driver'], 'host'),
+    logLevel: choiceOf('log', ['silent', 'error', 'info', 'debug'], 'info'),
+  })
+}
+
+function readEnvironment(env: NodeJS.ProcessEnv): RawSettings {
+  const raw: RawSettings = {}
+  for (const { key, kind } of SETTINGS) {
+    const value = env[environmentName(key)]
+    if (value === undefined || value === '') continue
+    raw[key] = kind === 'list' ? value.split(',').map((part) => part.trim()) : value
+  }
+  return raw
+}
+
+function readFile(path: string): RawSettings {
+  let content: string
+  try {
+    content = readFileSync(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {}
+    throw new ConfigError(`cannot read ${path}: ${(error as Error).message}`, { cause: error })
+  }
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(content)
+  } catch (error) {
+    throw new ConfigError(`${path} is not JSON: ${(error as Error).message}`, { cause: error })
+  }
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw new ConfigError(`${path} must hold one JSON object`)
+  const known = SETTINGS.map((setting): string => setting.key)
+  const unknown = Object.keys(parsed).find((key) => !known.includes(key))
+  if (unknown !== undefined) throw new ConfigError(`${path} has an unknown setting "${unknown}"; known are ${known.join(', ')}`)
+  return parsed as RawSettings
+}
+
+function text(value: unknown, from: string): string | undefined {
+  if (value === undefined) return undefined
+  if (typeof value === 'string' && value !== '') return value
+  if (typeof value === 'number') return String(value)
+  throw new ConfigError(`${from} needs a value`)
+}
+
+function list(value: unknown, from: string): string[] | undefined {
+  if (value === undefined) return undefined
+  if (Array.isArray(value) && value.every((entry): entry is string => typeof entry === 'string' && entry !== '')) return value
+  throw new ConfigError(`${from} must be a list of texts`)
+}
+
+function switchOf(value: unknown, from: string): boolean | undefined {
+  if (value === undefined || typeof value === 'boolean') return value
+  if (value === 'true' || value === '1') return true
+  if (value === 'false' || value === '0') return false
+  throw new ConfigError(`${from} must be true or false`)
+}
+
+function integer(value: string | undefined, flag: string, low: number, high: number): number | undefined {
+  if (value === undefined) return undefined
+  const number = Number(value)
+  if (!Number.isInteger(number) || number < low || number > high)
+    throw new ConfigError(`${flag} ${value}: use a whole number from ${low} to ${high}`)
+  return number
+}
+
+function addresses(values: readonly string[], flag: string, needsPeer: boolean): string[] {
+  for (const value of values) {
+    let names: string[]
+    try {
+      names = multiaddr(value)
+        .getComponents()
+        .map((component) => component.name)
+    } catch {
+      throw new ConfigError(`${flag} ${value} is not a multiaddr, for example /ip4/192.0.2.1/tcp/4115${needsPeer ? '/p2p/<peer id>' : ''}`)
+    }
+    if (needsPeer && !names.includes('p2p'))
+      throw new ConfigError(`${flag} ${value} does not end in /p2p/<peer id>: copy the whole address that the other node prints`)
+  }
+  return [...values]
+}

@@ -1,0 +1,287 @@
+import { isMeshError, PeerRefusedError } from '../../protocols/wire/errors.ts'
+import { callFrameBytes, replyFrameBytes } from '../../protocols/expert/index.ts'
+import type { PriorityLevel } from '../../protocols/expert/index.ts'
+import { NoRouteError } from '../errors.ts'
+import { weightedSum } from '../engine/combine.ts'
+import type { ExpertHost } from '../host/expert-host.ts'
+import type { ExpertLinks } from '../net/expert-links.ts'
+import type { CostModel } from '../router/cost-model.ts'
+import { planDispatch } from '../router/dispatch-plan.ts'
+import { callOf, groupOf } from './expert-group.ts'
+import type { ExpertGroup, ExpertRun, LayerWork } from './expert-group.ts'
+import type { Candidate, Holders } from './holders.ts'
+import type { Tally } from './tally.ts'
+
+export interface DispatcherComponents {
+  readonly links: ExpertLinks
+  readonly host: ExpertHost
+  readonly holders: Holders
+  readonly costs: CostModel
+  /** Looks for a host of the expert beyond the open links (ledger, DHT) and links to it; true when there may be one now. */
+  discover(model: string, layer: number, expert: number, signal: AbortSignal): Promise<boolean>
+  /** Queue and compute of a call as the peer itself reports, in microseconds; null when it does not. */
+  servicePriorUs(peer: string): number | null
+}
+
+/** What stays the same over the layers of a pass. */
+export interface DispatchContext {
+  /** CID of the manifest. */
+  readonly model: string
+  /** Its digest, hex: its name on the wire. */
+  readonly digest: string
+  readonly priority: PriorityLevel
+  /** Seed of ties between hosts of nearly equal cost. */
+  readonly seed: number
+  readonly tally: Tally
+  readonly signal: AbortSignal
+}
+
+/** The rows that one host computed: weighted sums when combined, else one row per pick. */
+interface Partial {
+  readonly group: ExpertGroup
+  readonly combined: boolean
+  readonly data: Float32Array
+}
+
+/** A call may take this many times what is expected of it, within the bounds below, before the driver gives up on it. */
+const DEADLINE_FACTOR = 20
+const MIN_DEADLINE_MS = 3_000
+const MAX_DEADLINE_MS = 60_000
+/** Share of the deadline after which the same rows also go to another replica. */
+const HEDGE_SHARE = 0.5
+/** Hosts that may fail one after the other for the same rows. */
+const MAX_ATTEMPTS = 6
+const DISCOVERY_TIMEOUT_MS = 10_000
+
+/** Sends the rows of a layer to the hosts of their experts and sums what comes back; the rows of a host that fails go to another replica. */
+export class Dispatcher {
+  readonly #components: DispatcherComponents
+
+  constructor(components: DispatcherComponents) {
+    this.#components = components
+  }
+
+  /**
+   * Writes the weighted sum of the layer's experts into `into` ([rows, width]). Throws `NoRouteError` when an expert has no host left,
+   * or `signal.reason`.
+   */
+  async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
+    const partials = await this.#runRuns(context, work, work.runs, [])
+    into.fill(0)
+    if (partials.every((partial) => !partial.combined)) return sumInExpertOrder(work, partials, into)
+    // Always in the same order, whichever host answered first: float addition is not associative.
+    partials.sort((a, b) => a.group.runs[0]!.expert - b.group.runs[0]!.expert)
+    for (const { group, combined, data } of partials) {
+      const { width } = work
+      if (!combined) {
+        weightedSum({ rows: work.rows, width, pickRow: layerRows(group), pickWeight: group.pickWeight, outputs: data, into })
+        continue
+      }
+      for (let i = 0; i < group.rowOf.length; i++) {
+        const to = group.rowOf[i]! * width
+        for (let d = 0; d < width; d++) into[to + d]! += data[i * width + d]!
+      }
+    }
+  }
+
+  async #runRuns(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: readonly string[]): Promise<Partial[]> {
+    const groups = await this.#plan(context, work, runs, excluded)
+    if (groups.length === 1) return this.#runGroup(context, work, groups[0]!, excluded)
+    const answers = await Promise.allSettled(groups.map((group) => this.#runGroup(context, work, group, excluded)))
+    return answers.flatMap((answer) => {
+      if (answer.status === 'rejected') throw answer.reason
+      return answer.value
+    })
+  }
+
+  async #plan(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: readonly string[]): Promise<Assigned[]> {
+    for (let discovered = false; ;) {
+      context.signal.throwIfAborted()
+      const candidates = this.#candidates(context.model, work.layer, runs, excluded)
+      const orphan = runs.find((run) => !candidates.some((candidate) => candidate.holds(work.layer, run.expert)))
+      if (orphan === undefined) return this.#assign(context, work, runs, candidates)
+      if (discovered)
+        throw new NoRouteError(work.layer, orphan.expert, excluded.length > 0 ? `${excluded.length} hosts failed` : 'nobody announces it')
+      const signal = AbortSignal.any([context.signal, AbortSignal.timeout(DISCOVERY_TIMEOUT_MS)])
+      discovered = true
+      await this.#components.discover(context.model, work.layer, orphan.expert, signal)
+    }
+  }
+
+  /** Hosts not excluded; those that are backed off only count for experts that nobody else serves. */
+  #candidates(model: string, layer: number, runs: readonly ExpertRun[], excluded: readonly string[]): Candidate[] {
+    const { holders, costs } = this.#components
+    const all = holders.candidates(model).filter((candidate) => !excluded.includes(candidate.peer))
+    const fit = all.filter((candidate) => candidate.local || costs.backoffMs(candidate.peer) === 0)
+    if (fit.length === all.length) return all
+    const needed = runs.filter((run) => !fit.some((candidate) => candidate.holds(layer, run.expert)))
+    return needed.length === 0
+      ? fit
+      : [...fit, ...all.filter((candidate) => !fit.includes(candidate) && needed.some((run) => candidate.holds(layer, run.expert)))]
+  }
+
+  #assign(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], candidates: readonly Candidate[]): Assigned[] {
+    const { costs, servicePriorUs } = this.#components
+    const hosts = candidates.map(({ peer, local }) => costs.cost(peer, local, { serviceUs: servicePriorUs(peer) }))
+    const plan = planDispatch({
+      layer: work.layer,
+      demands: runs.map((run) => ({
+        expert: run.expert,
+        rows: run.to - run.from,
+        holders: candidates.flatMap((candidate, index) => (candidate.holds(work.layer, run.expert) ? [index] : [])),
+      })),
+      hosts,
+      seed: context.seed + work.layer,
+    })
+    const byHost = new Map<number, ExpertRun[]>()
+    plan.forEach((host, i) => byHost.set(host, [...(byHost.get(host) ?? []), runs[i]!]))
+    return [...byHost].map(([index, assigned]) => {
+      const host = hosts[index]!
+      const picks = assigned.reduce((sum, run) => sum + run.to - run.from, 0)
+      return {
+        peer: host.peer,
+        local: host.local,
+        expectedUs: host.overheadUs + host.queueUs + picks * host.perPickUs,
+        group: groupOf(work, assigned),
+      }
+    })
+  }
+
+  async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: readonly string[]): Promise<Partial[]> {
+    if (assigned.local) return [await this.#runLocally(context, work, assigned)]
+    const cancel = new AbortController()
+    const onAbort = (): void => cancel.abort(context.signal.reason)
+    context.signal.addEventListener('abort', onAbort, { once: true })
+    const deadlineMs = Math.ceil(Math.min(MAX_DEADLINE_MS, Math.max(MIN_DEADLINE_MS, (DEADLINE_FACTOR * assigned.expectedUs) / 1000)))
+    try {
+      const primary = this.#runRemotely(context, work, assigned, deadlineMs, cancel.signal)
+      const first = await raceHedge(primary, deadlineMs * HEDGE_SHARE)
+      if (first.kind === 'answered') return [first.value]
+      context.signal.throwIfAborted()
+      if (first.kind === 'failed' && (!isPeerFailure(first.error) || excluded.length + 1 >= MAX_ATTEMPTS)) throw first.error
+      context.tally.retried++
+      const rescue = { ...context, signal: cancel.signal }
+      const second = this.#runRuns(rescue, work, assigned.group.runs, [...excluded, assigned.peer])
+      if (first.kind === 'failed') return await second
+      // The loser of a hedge is cancelled; if one fails the other still counts.
+      return await Promise.any([primary.then((value) => [value]), second]).catch((error: AggregateError) => {
+        throw error.errors.at(-1)
+      })
+    } finally {
+      cancel.abort(LOST_RACE)
+      context.signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  async #runRemotely(
+    context: DispatchContext,
+    work: LayerWork,
+    assigned: Assigned,
+    deadlineMs: number,
+    signal: AbortSignal,
+  ): Promise<Partial> {
+    const { links, costs, holders } = this.#components
+    const { peer, group } = assigned
+    const combine = context.tally.combine === 'host'
+    const call = callOf(work, group, {
+      model: context.digest,
+      priority: context.priority,
+      deadlineMs,
+      combine,
+      rowType: context.tally.wire,
+    })
+    const startedAt = performance.now()
+    try {
+      const client = links.get(peer) ?? (await links.open(peer))
+      const result = await client.call(call, { signal })
+      const latencyUs = (performance.now() - startedAt) * 1000
+      costs.succeeded(peer, { latencyUs, queueUs: result.queueUs, computeUs: result.computeUs, picks: group.pickRow.length })
+      context.tally.served(peer, false, work.layer, group.rowOf.length)
+      context.tally.sentBytes += callFrameBytes(call)
+      context.tally.receivedBytes += replyFrameBytes(result.rowType, result.rows, result.width)
+      return { group, combined: combine, data: result.data }
+    } catch (error) {
+      if (signal.aborted || !isPeerFailure(error)) throw error
+      if (error instanceof PeerRefusedError && error.status === 'busy') costs.busy(peer, error.retryAfterMs)
+      else if (error instanceof PeerRefusedError && error.status === 'notHeld') {
+        holders.deny(
+          peer,
+          context.model,
+          work.layer,
+          group.runs.map((run) => run.expert),
+        )
+      } else costs.failed(peer)
+      throw error
+    }
+  }
+
+  async #runLocally(context: DispatchContext, work: LayerWork, assigned: Assigned): Promise<Partial> {
+    const { costs, host } = this.#components
+    const { group } = assigned
+    const startedAt = performance.now()
+    const { outputs, queueUs, computeUs } = await host.compute(context.digest, {
+      layer: work.layer,
+      priority: context.priority,
+      rows: group.rowOf.length,
+      x: group.x,
+      pickRow: group.pickRow,
+      pickExpert: group.pickExpert,
+    })
+    const latencyUs = (performance.now() - startedAt) * 1000
+    costs.succeeded(assigned.peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length })
+    context.tally.served(assigned.peer, true, work.layer, group.rowOf.length)
+    return { group, combined: false, data: outputs }
+  }
+}
+
+interface Assigned {
+  readonly peer: string
+  readonly local: boolean
+  readonly expectedUs: number
+  readonly group: ExpertGroup
+}
+
+const LOST_RACE = new Error('another replica answered first')
+
+type First = { kind: 'answered'; value: Partial } | { kind: 'failed'; error: Error } | { kind: 'slow' }
+
+/** How the call stands when it ends or after `hedgeMs`, whichever is first. Never rejects. */
+async function raceHedge(call: Promise<Partial>, hedgeMs: number): Promise<First> {
+  const { promise: slow, resolve } = Promise.withResolvers<First>()
+  const timer = setTimeout(() => resolve({ kind: 'slow' }), hedgeMs)
+  const ended = call.then(
+    (value): First => ({ kind: 'answered', value }),
+    (error: Error): First => ({ kind: 'failed', error }),
+  )
+  try {
+    return await Promise.race([ended, slow])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** One row per pick from everybody: adds them as one process would, so that the split leaves no trace in the bits. */
+function sumInExpertOrder(work: LayerWork, partials: readonly Partial[], into: Float32Array): void {
+  const { width, picks } = work
+  const outputs = partials.length === 1 ? partials[0]!.data : new Float32Array(picks.pickRow.length * width)
+  if (partials.length > 1) {
+    for (const { group, data } of partials) {
+      let from = 0
+      for (const run of group.runs) {
+        const count = (run.to - run.from) * width
+        outputs.set(data.subarray(from, from + count), run.from * width)
+        from += count
+      }
+    }
+  }
+  weightedSum({ rows: work.rows, width, pickRow: picks.pickRow, pickWeight: picks.pickWeight, outputs, into })
+}
+
+function layerRows(group: ExpertGroup): Uint16Array {
+  return group.pickRow.map((row) => group.rowOf[row]!)
+}
+
+/** Failures of a peer, which another replica may mend. */
+function isPeerFailure(error: unknown): boolean {
+  return ['PeerLostError', 'PeerRefusedError', 'DeadlineError', 'InvalidMessageError'].some((name) => isMeshError(error, name))
+}

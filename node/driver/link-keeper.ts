@@ -1,0 +1,147 @@
+import type { PriorityLevel } from '../../protocols/expert/index.ts'
+import { EXPERT_LIMITS, Priority } from '../../protocols/expert/index.ts'
+import type { ShardEntry } from '../model/manifest.ts'
+import type { ExpertLinks } from '../net/expert-links.ts'
+import type { ProviderRecords } from '../net/provider-records.ts'
+import { repeat } from '../repeat.ts'
+import type { CostModel } from '../router/cost-model.ts'
+import type { Holders } from './holders.ts'
+import type { DrivenModel } from './generation.ts'
+
+export interface LinkKeeperComponents {
+  readonly links: ExpertLinks
+  readonly holders: Holders
+  readonly costs: CostModel
+  readonly records: ProviderRecords
+  /** Peers whose live ledger record announces the expert. */
+  announcers(model: string, layer: number, expert: number): readonly string[]
+  log(event: string, fields: Record<string, unknown>): void
+}
+
+/** Hosts this driver keeps a stream to. */
+const MAX_LINKS = 128
+const CONCURRENT_OPENS = 8
+const TICK_MS = 1_000
+/** A host not called for this long is probed, so that the plan never rests on stale numbers. */
+const PROBE_AFTER_MS = 15_000
+const PROBE_DEADLINE_MS = 10_000
+/** Providers asked for when the ledger knows nobody. */
+const MAX_PROVIDERS = 8
+
+/** Keeps a measured link to every host of the models driven here, and finds more when an expert has none. */
+export class LinkKeeper {
+  readonly #components: LinkKeeperComponents
+  readonly #models: readonly DrivenModel[]
+  readonly #probing = new Set<string>()
+  #stopping = new AbortController()
+
+  constructor(components: LinkKeeperComponents, models: readonly DrivenModel[]) {
+    this.#components = components
+    this.#models = models
+  }
+
+  start(): void {
+    this.#stopping = new AbortController()
+    const onError = (error: Error): void => this.#components.log('links.tick.failed', { reason: error.message })
+    repeat(() => this.tick(), { intervalMs: TICK_MS, signal: this.#stopping.signal, onError })
+  }
+
+  stop(): void {
+    this.#stopping.abort(new Error('the node is stopping'))
+  }
+
+  /** Opens missing links and probes hosts that were not called lately; resolves when all that was begun has ended. */
+  async tick(): Promise<void> {
+    const { links, costs, holders } = this.#components
+    const wanted = new Map<string, DrivenModel>()
+    for (const model of this.#models) for (const peer of holders.announced(model.id)) if (!wanted.has(peer)) wanted.set(peer, model)
+    const missing = [...wanted.keys()].filter(
+      (peer) => links.get(peer) === undefined && !links.isOpening(peer) && costs.backoffMs(peer) === 0,
+    )
+    const stale = [...wanted].filter(
+      ([peer]) => links.get(peer) !== undefined && costs.ageMs(peer) > PROBE_AFTER_MS && costs.backoffMs(peer) === 0,
+    )
+    const room = Math.max(0, Math.min(CONCURRENT_OPENS, MAX_LINKS - links.size))
+    await Promise.all([
+      ...missing.slice(0, room).map((peer) => this.#open(peer, wanted.get(peer)!)),
+      ...stale.map(([peer, model]) => this.#probe(peer, model)),
+    ])
+  }
+
+  /** Looks for a host of the expert beyond the open links: in the ledger, then in the DHT. True when a link to one was opened. */
+  async discover(id: string, layer: number, expert: number, signal: AbortSignal): Promise<boolean> {
+    const { announcers, links, records, holders, log } = this.#components
+    const model = this.#models.find((entry) => entry.id === id)
+    if (model === undefined) return false
+    const open = async (peer: string): Promise<boolean> => {
+      if (links.get(peer) !== undefined) return false
+      return this.#open(peer, model)
+    }
+    if ((await Promise.all(announcers(id, layer, expert).map(open))).includes(true)) return true
+    const shard = model.manifest.blobs.find(
+      (blob): blob is ShardEntry => blob.role === 'experts' && blob.layer === layer && blob.first <= expert && expert <= blob.last,
+    )
+    if (shard === undefined) return false
+    const providers = await records.find(shard.cid, MAX_PROVIDERS, signal)
+    log('dht.found', { layer, expert, providers: providers.length })
+    const experts = Array.from({ length: shard.last - shard.first + 1 }, (_, i) => shard.first + i)
+    const opened = await Promise.all(
+      providers.map(async (provider) => {
+        const peer = provider.toString()
+        const linked = links.get(peer) !== undefined || (await this.#open(peer, model))
+        if (linked) holders.hint(peer, id, layer, experts)
+        return linked
+      }),
+    )
+    return opened.includes(true)
+  }
+
+  async #open(peer: string, model: DrivenModel): Promise<boolean> {
+    const { links, costs, log } = this.#components
+    try {
+      await links.open(peer)
+    } catch (error) {
+      costs.failed(peer)
+      log('link.failed', { peer, reason: (error as Error).message })
+      return false
+    }
+    await this.#probe(peer, model)
+    return true
+  }
+
+  /** One row through one expert: proves that the host serves, and measures the link before a query needs it. */
+  async #probe(peer: string, model: DrivenModel): Promise<void> {
+    const { links, costs, holders, log } = this.#components
+    const client = links.get(peer)
+    const { layers, experts, hiddenSize } = model.manifest.config
+    const candidate = holders.candidates(model.id).find((entry) => entry.peer === peer)
+    if (client === undefined || candidate === undefined || this.#probing.has(peer)) return
+    const held = Array.from({ length: layers * experts }, (_, i) => i).find((i) => candidate.holds(Math.floor(i / experts), i % experts))
+    if (held === undefined) return
+    this.#probing.add(peer)
+    const startedAt = performance.now()
+    try {
+      const result = await client.call({
+        model: model.digest,
+        layer: Math.floor(held / experts),
+        priority: Priority.background satisfies PriorityLevel,
+        deadlineMs: Math.min(PROBE_DEADLINE_MS, EXPERT_LIMITS.maxDeadlineMs),
+        combine: true,
+        rowType: 'f16',
+        rows: 1,
+        width: hiddenSize,
+        x: new Float32Array(hiddenSize).fill(1 / Math.sqrt(hiddenSize)),
+        pickRow: Uint16Array.of(0),
+        pickExpert: Uint16Array.of(held % experts),
+        pickWeight: Float32Array.of(1),
+      })
+      const latencyUs = (performance.now() - startedAt) * 1000
+      costs.succeeded(peer, { latencyUs, queueUs: result.queueUs, computeUs: result.computeUs, picks: 1 })
+    } catch (error) {
+      costs.failed(peer)
+      log('probe.failed', { peer, reason: (error as Error).message })
+    } finally {
+      this.#probing.delete(peer)
+    }
+  }
+}

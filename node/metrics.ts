@@ -1,0 +1,54 @@
+import { collectDefaultMetrics, Counter, Gauge } from 'prom-client'
+import type { Registry } from 'prom-client'
+import type { Ledger } from '../crdt/index.ts'
+import type { SwarmStatus } from './api/services.ts'
+import type { Driver } from './driver/driver.ts'
+import type { ExpertHost } from './host/expert-host.ts'
+import type { ExpertLinks } from './net/expert-links.ts'
+
+export interface NodeMetricsComponents {
+  readonly host: ExpertHost
+  readonly links: ExpertLinks
+  readonly driver: Driver
+  readonly ledger: Ledger
+  status(): SwarmStatus
+}
+
+/** Registers what the node itself counts; values are read when Prometheus scrapes. */
+export function registerNodeMetrics(registry: Registry, components: NodeMetricsComponents): void {
+  const { host, links, driver, status, ledger } = components
+  collectDefaultMetrics({ register: registry, prefix: 'skein_' })
+  const counter = (name: string, help: string, read: () => number): void => {
+    const metric: Counter = new Counter({
+      name,
+      help,
+      registers: [registry],
+      collect: () => {
+        metric.reset()
+        metric.inc(read())
+      },
+    })
+  }
+  const gauge = (name: string, help: string, read: () => number): void => {
+    const metric: Gauge = new Gauge({ name, help, registers: [registry], collect: () => metric.set(read()) })
+  }
+  counter('skein_host_calls_served_total', 'Expert calls answered for peers', () => host.counts.served)
+  counter('skein_host_calls_busy_total', 'Expert calls refused as busy', () => host.counts.busy)
+  counter('skein_host_calls_failed_total', 'Expert calls that failed here', () => host.counts.failed)
+  counter('skein_host_rows_total', 'Rows computed for peers', () => host.counts.rows)
+  counter('skein_link_sent_bytes_total', 'Bytes sent to hosts over expert links', () => links.bytes.sent)
+  counter('skein_link_received_bytes_total', 'Bytes received from hosts over expert links', () => links.bytes.received)
+  counter('skein_ledger_applied_total', 'Ledger envelopes applied', () => ledger.stats().applied)
+  gauge('skein_links', 'Open expert links', () => links.size)
+  gauge('skein_queries_active', 'Queries being answered', () => driver.active)
+  gauge('skein_peers', 'Peers known', () => status().peers.length)
+  const coverage: Gauge<'model'> = new Gauge({
+    name: 'skein_model_covered_experts',
+    help: 'Experts of a model with a host that can be called',
+    labelNames: ['model'],
+    registers: [registry],
+    collect: () => {
+      for (const model of status().models) coverage.set({ model: model.name }, model.coverage.covered)
+    },
+  })
+}

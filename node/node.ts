@@ -1,0 +1,209 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Registry } from 'prom-client'
+import { createLedger, createLedgerReplication } from '../crdt/index.ts'
+import { createExpertHandler, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
+import { createApi } from './api/api.ts'
+import type { Config } from './config.ts'
+import { Dispatcher } from './driver/dispatcher.ts'
+import { Driver } from './driver/driver.ts'
+import { Holders } from './driver/holders.ts'
+import { LinkKeeper } from './driver/link-keeper.ts'
+import { RoutingCounts } from './driver/routing-counts.ts'
+import { createEngine } from './engine/onnx-engine.ts'
+import { ExpertHost } from './host/expert-host.ts'
+import { LedgerPublisher } from './ledger-publisher.ts'
+import { Log } from './log.ts'
+import { registerNodeMetrics } from './metrics.ts'
+import { ExpertLinks } from './net/expert-links.ts'
+import { loadIdentity } from './net/identity.ts'
+import { createMesh, startMesh } from './net/mesh.ts'
+import { ProviderRecords } from './net/provider-records.ts'
+import { CostModel } from './router/cost-model.ts'
+import { openServedModels } from './served-model.ts'
+import { modelInfos, swarmStatus } from './swarm-status.ts'
+import type { SwarmStatus } from './api/services.ts'
+import type { QueryService } from './driver/query.ts'
+import { VERSION } from './version.ts'
+
+/** A running node. */
+export interface SkeinNode {
+  readonly peer: string
+  readonly addresses: readonly string[]
+  /** Where the HTTP API listens. */
+  readonly url: string
+  readonly queries: QueryService
+  status(): SwarmStatus
+  /** Says goodbye to the swarm and undoes everything in reverse; idempotent, never throws. */
+  stop(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** File in the data directory that tells the CLI where the running node's API is. */
+export const API_FILE = 'api.json'
+
+/** Each step of stopping may take this long before the next begins all the same. */
+const STOP_STEP_MS = 5_000
+/** Queued jobs beyond the workers, so that a worker never waits for the main thread. */
+const SPARE_JOBS = 1
+
+/**
+ * Starts everything, in the order in which one part needs another. Throws `ConfigError`, `ModelError` or `ModelMissingError`, after
+ * undoing what had been started.
+ *
+ * @example
+ * await using node = await startNode(loadConfig({ data: '/tmp/a', host: 'all' }, {}))
+ */
+export async function startNode(config: Config, signal: AbortSignal = new AbortController().signal): Promise<SkeinNode> {
+  const log = new Log(config.logLevel)
+  const info = log.info.bind(log)
+  const debug = log.debug.bind(log)
+  const startedAt = performance.now()
+  const undo: { name: string; step: () => Promise<void> | void }[] = []
+  const stopping = new AbortController()
+
+  const stop = async (): Promise<void> => {
+    stopping.abort(new Error('the node is stopping'))
+    for (const { name, step } of undo.splice(0).reverse()) {
+      await withinTime(Promise.resolve().then(step), STOP_STEP_MS).catch((error: Error) =>
+        log.error('stop.failed', { part: name, reason: error.message }),
+      )
+    }
+  }
+  let stopped: Promise<void> | null = null
+  const stopOnce = (): Promise<void> => (stopped ??= stop())
+
+  try {
+    await mkdir(config.dataDir, { recursive: true })
+    const privateKey = await loadIdentity(join(config.dataDir, 'identity.key'))
+    const mesh = await createMesh({
+      privateKey,
+      swarm: config.swarm,
+      version: VERSION,
+      listen: config.listen,
+      bootstrap: config.bootstrap,
+      mdns: config.mdns,
+      datastore: join(config.dataDir, 'libp2p'),
+    })
+    undo.push({ name: 'mesh', step: () => mesh.stop() })
+    const self = mesh.peerId.toString()
+
+    const engine = createEngine({ threads: config.threads })
+    undo.push({ name: 'engine', step: () => engine.close() })
+    const models = await openServedModels(config, engine, self, signal)
+    const host = new ExpertHost({ concurrency: config.threads + SPARE_JOBS })
+    for (const { digest, manifest, experts } of models) host.add({ digest, hiddenSize: manifest.config.hiddenSize, experts })
+
+    const ledger = createLedger({ privateKey }, { swarm: config.swarm, storeFile: join(config.dataDir, 'ledger.bin') })
+    const costs = new CostModel()
+    const links = new ExpertLinks({
+      dialer: mesh,
+      onChange: (peer, open, reason) => info(open ? 'link.opened' : 'link.closed', open ? { peer } : { peer, reason }),
+    })
+    undo.push({ name: 'links', step: () => links.stop() })
+    const holders = new Holders({
+      self,
+      view: () => ledger.view(),
+      holdsLocally: (id, layer, expert) => models.find((model) => model.id === id)?.experts.has(layer, expert) ?? false,
+      isLinked: (peer) => links.get(peer) !== undefined,
+    })
+    const records = new ProviderRecords({ routing: mesh.contentRouting, log: debug })
+    const keeper = new LinkKeeper(
+      {
+        links,
+        holders,
+        costs,
+        records,
+        announcers: (id, layer, expert) =>
+          ledger
+            .view()
+            .holders(id, layer, expert)
+            .filter((peer) => peer !== self),
+        log: info,
+      },
+      models,
+    )
+    const counts = new RoutingCounts()
+    const dispatcher = new Dispatcher({
+      links,
+      host,
+      holders,
+      costs,
+      discover: (...args) => keeper.discover(...args),
+      servicePriorUs: (peer) => ledger.view().authors.get(peer)?.service?.p50Us ?? null,
+    })
+    const driver = new Driver({ dispatcher, counts }, models, { wire: config.wire, combine: config.combine })
+    undo.push({ name: 'driver', step: () => driver.stop() })
+
+    await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info))
+    await ledger.start()
+    undo.push({ name: 'ledger', step: () => ledger.stop() })
+    for (const { id, manifest } of models) {
+      counts.open(id, manifest.config.layers, manifest.config.experts, ledger.own('routing')?.get(id)?.counts)
+    }
+    await startMesh(mesh, config.listen)
+    const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
+    await replication.start()
+    undo.push({ name: 'replication', step: () => replication.stop() })
+    undo.push({ name: 'goodbye', step: () => ledger.goodbye().then(() => {}) })
+    const publisher = new LedgerPublisher({ ledger, host, counts, models, config, log: info })
+    publisher.start()
+    undo.push({ name: 'publisher', step: () => publisher.stop() })
+    keeper.start()
+    undo.push({ name: 'keeper', step: () => keeper.stop() })
+    const onConnect = (event: CustomEvent<{ toString(): string }>): void => costs.forgive(event.detail.toString())
+    mesh.addEventListener('peer:connect', onConnect)
+    const onChange = (): void => void keeper.tick().catch((error: Error) => info('links.tick.failed', { reason: error.message }))
+    ledger.on('change', onChange)
+    undo.push({ name: 'ledger events', step: () => void ledger.off('change', onChange) })
+    const cids = models.flatMap((model) => (model.shards.length > 0 ? [model.id, ...model.shards.map((shard) => shard.cid)] : []))
+    records.announce(cids, stopping.signal).catch((error: Error) => info('dht.announce.failed', { reason: error.message }))
+
+    const metrics = new Registry()
+    const status = (): SwarmStatus => swarmStatus({ config, mesh, models, view: () => ledger.view(), links, costs, holders, startedAt })
+    registerNodeMetrics(metrics, { host, links, driver, status, ledger })
+    const api = createApi(
+      { queries: driver, models: () => modelInfos({ models, holders }), swarm: status, metrics },
+      { host: config.api.host, port: config.api.port, apiKey: config.api.key, log: info },
+    )
+    const { url } = await api.start()
+    undo.push({ name: 'api', step: () => api.stop() })
+    const apiFile = join(config.dataDir, API_FILE)
+    await writeFile(apiFile, JSON.stringify({ url, pid: process.pid }))
+    undo.push({ name: 'api file', step: () => rm(apiFile, { force: true }) })
+    info('node.started', { peer: self, url, ms: Math.round(performance.now() - startedAt) })
+    return {
+      peer: self,
+      addresses: mesh.getMultiaddrs().map((address) => address.toString()),
+      url,
+      queries: driver,
+      status,
+      stop: stopOnce,
+      [Symbol.asyncDispose]: stopOnce,
+    }
+  } catch (error) {
+    await stopOnce()
+    throw error
+  }
+}
+
+function expertHandler(
+  host: ExpertHost,
+  log: (event: string, fields: Record<string, unknown>) => void,
+): Parameters<Awaited<ReturnType<typeof createMesh>>['handle']>[1] {
+  const handler = createExpertHandler({
+    serve: (call) => host.serve(call),
+    onViolation: (peer, error) => log('expert.violation', { peer, reason: error.message }),
+  })
+  return (stream, connection) => handler(stream, connection.remotePeer.toString())
+}
+
+async function withinTime(work: Promise<void>, ms: number): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => reject(new Error(`not done within ${ms} ms`)), ms)
+  try {
+    await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

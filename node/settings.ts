@@ -1,0 +1,53 @@
+/** Every setting of a node, once: its flag, environment variable (`SKEIN_` + name in capitals), key in the configuration file, and meaning. */
+export interface Setting {
+  /** Key in the file and in the parsed options, camelCase. */
+  readonly key: string
+  /** Flag as commander reads it. */
+  readonly flag: string
+  readonly kind: 'text' | 'list' | 'switch'
+  readonly help: string
+}
+
+export const SETTINGS = Object.freeze([
+  { key: 'data', flag: '--data <dir>', kind: 'text', help: 'data directory: identity, blobs, ledger (default: ~/.skein)' },
+  { key: 'store', flag: '--store <dir>', kind: 'text', help: 'blob store, may be shared by several nodes (default: <data>/blobs)' },
+  { key: 'name', flag: '--name <name>', kind: 'text', help: 'name that other peers see (default: none)' },
+  { key: 'swarm', flag: '--swarm <name>', kind: 'text', help: 'swarm to join (default: public)' },
+  { key: 'listen', flag: '--listen <multiaddr...>', kind: 'list', help: 'addresses to listen on (default: /ip4/0.0.0.0/tcp/4115)' },
+  { key: 'bootstrap', flag: '--bootstrap <multiaddr...>', kind: 'list', help: 'peers to join the swarm through' },
+  { key: 'mdns', flag: '--no-mdns', kind: 'switch', help: 'do not look for peers on the local network' },
+  { key: 'model', flag: '--model <name...>', kind: 'list', help: 'models to serve (default: ember, the embedded one)' },
+  {
+    key: 'host',
+    flag: '--host <what>',
+    kind: 'text',
+    help: 'experts to host: all | none | <fraction> | <layer>:<first>-<last>,... (default: all)',
+  },
+  { key: 'threads', flag: '--threads <n>', kind: 'text', help: 'worker threads of the engine (default: one per core)' },
+  { key: 'apiHost', flag: '--api-host <address>', kind: 'text', help: 'address of the HTTP API (default: 127.0.0.1)' },
+  { key: 'apiPort', flag: '--api-port <port>', kind: 'text', help: 'port of the HTTP API, 0 for any (default: 4114)' },
+  { key: 'apiKey', flag: '--api-key <key>', kind: 'text', help: 'key that HTTP clients must present; required beyond loopback' },
+  { key: 'wire', flag: '--wire <type>', kind: 'text', help: 'numbers on the wire: f32 | f16 | i8 (default: f16)' },
+  {
+    key: 'combine',
+    flag: '--combine <who>',
+    kind: 'text',
+    help: "who sums a token's experts: host | driver (default: host; driver is bit-equal whatever the split)",
+  },
+  { key: 'log', flag: '--log <level>', kind: 'text', help: 'silent | error | info | debug (default: info)' },
+] as const satisfies readonly Setting[])
+
+export type SettingKey = (typeof SETTINGS)[number]['key']
+
+/** Settings as they come from flags, environment or file: not yet checked. */
+export type RawSettings = Partial<Record<SettingKey, unknown>>
+
+/** `apiPort` → `SKEIN_API_PORT`. */
+export function environmentName(key: SettingKey): string {
+  return `SKEIN_${key.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
+}
+
+/** `apiPort` → `--api-port`; what an error calls the setting. */
+export function flagName(key: SettingKey): string {
+  return SETTINGS.find((setting) => setting.key === key)!.flag.split(' ')[0]!
+}

@@ -1,0 +1,130 @@
+import type { LedgerView } from '../crdt/index.ts'
+import type { Coverage, ModelInfo, PeerStatus, SwarmStatus } from './api/services.ts'
+import type { Config } from './config.ts'
+import type { Holders } from './driver/holders.ts'
+import type { ExpertLinks } from './net/expert-links.ts'
+import type { Mesh } from './net/mesh.ts'
+import type { CostModel } from './router/cost-model.ts'
+import { holdingsOf } from './served-model.ts'
+import type { ServedModel } from './served-model.ts'
+import { VERSION } from './version.ts'
+
+export interface SwarmStatusComponents {
+  readonly config: Config
+  readonly mesh: Mesh
+  readonly models: readonly ServedModel[]
+  readonly view: () => LedgerView
+  readonly links: ExpertLinks
+  readonly costs: CostModel
+  readonly holders: Holders
+  /** When the node started, in `performance.now()` milliseconds. */
+  readonly startedAt: number
+}
+
+/** What the HTTP face and the CLI show of the node and its swarm, made afresh at each call. */
+export function swarmStatus(components: SwarmStatusComponents): SwarmStatus {
+  const { config, mesh, models, view, startedAt } = components
+  const infos = modelInfos(components)
+  return {
+    version: VERSION,
+    swarm: config.swarm,
+    peer: mesh.peerId.toString(),
+    addresses: mesh.getMultiaddrs().map((address) => address.toString()),
+    uptimeSeconds: Math.floor((performance.now() - startedAt) / 1000),
+    ready: infos.every((info) => info.coverage.covered === info.coverage.experts),
+    models: infos,
+    peers: peerStatuses(components),
+    holdings: models.map((model) => ({
+      model: model.manifest.name,
+      layers: holdingsOf(model)
+        .map((bitmap, layer) => ({ layer, experts: rangesOf(bitmap) }))
+        .filter(({ experts }) => experts !== ''),
+    })),
+    routing: models.map((model) => {
+      const { layers, experts, expertsPerToken } = model.manifest.config
+      const picks = view()
+        .routed(model.id, layers, experts)
+        .reduce((sum, count) => sum + count, 0)
+      return { model: model.manifest.name, tokens: picks / expertsPerToken / layers }
+    }),
+  }
+}
+
+/** The models driven here with their coverage by hosts that can be called now. */
+export function modelInfos(components: Pick<SwarmStatusComponents, 'models' | 'holders'>): ModelInfo[] {
+  return components.models.map((model) => {
+    const { manifest } = model
+    return {
+      name: manifest.name,
+      id: model.id,
+      architecture: manifest.config.architecture,
+      quant: manifest.quant.kind,
+      createdAt: model.openedAt,
+      maxContext: manifest.config.maxContext,
+      coverage: coverageOf(model, components.holders),
+    }
+  })
+}
+
+function coverageOf(model: ServedModel, holders: Holders): Coverage {
+  const { layers, experts } = model.manifest.config
+  const candidates = holders.candidates(model.id)
+  let covered = 0
+  let minReplicas = Infinity
+  for (let layer = 0; layer < layers; layer++) {
+    for (let expert = 0; expert < experts; expert++) {
+      let replicas = 0
+      for (const candidate of candidates) if (candidate.holds(layer, expert)) replicas++
+      if (replicas > 0) covered++
+      minReplicas = Math.min(minReplicas, replicas)
+    }
+  }
+  return { experts: layers * experts, covered, minReplicas }
+}
+
+function peerStatuses({ mesh, view, links, costs }: SwarmStatusComponents): PeerStatus[] {
+  const self = mesh.peerId.toString()
+  const authors = view().authors
+  const connections = new Map(mesh.getConnections().map((connection) => [connection.remotePeer.toString(), connection]))
+  const peers = new Set([...authors.keys(), ...connections.keys()])
+  peers.delete(self)
+  return [...peers].sort().map((peer) => {
+    const author = authors.get(peer)
+    const { succeeded, failed, overheadUs } = costs.counts(peer)
+    return {
+      peer,
+      name: author?.profile?.name ?? null,
+      connected: links.get(peer) !== undefined || connections.has(peer),
+      address: connections.get(peer)?.remoteAddr.toString() ?? null,
+      rttMs: overheadUs === null ? null : Math.round(overheadUs / 10) / 100,
+      experts: [...(author?.holdings?.values() ?? [])].reduce(
+        (sum, bitmaps) => sum + bitmaps.reduce((bits, bitmap) => bits + countBits(bitmap), 0),
+        0,
+      ),
+      callsSent: succeeded + failed,
+      callsFailed: failed,
+      ledgerAgeSeconds: author === undefined ? null : Math.max(0, Math.round((Date.now() - author.updatedAt) / 1000)),
+      backoffMs: Math.round(costs.backoffMs(peer)),
+    }
+  })
+}
+
+function countBits(bitmap: Uint8Array): number {
+  let bits = 0
+  for (let byte of bitmap) for (; byte !== 0; byte >>= 1) bits += byte & 1
+  return bits
+}
+
+/** Set bits as `0-3,8-11`. */
+function rangesOf(bitmap: Uint8Array): string {
+  const ranges: string[] = []
+  const isSet = (i: number): boolean => ((bitmap[i >> 3] ?? 0) & (1 << (i & 7))) !== 0
+  for (let i = 0; i < bitmap.length * 8; i++) {
+    if (!isSet(i)) continue
+    let last = i
+    while (isSet(last + 1)) last++
+    ranges.push(last === i ? `${i}` : `${i}-${last}`)
+    i = last
+  }
+  return ranges.join(',')
+}

@@ -1,0 +1,69 @@
+import { spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+
+/** A `skein up` in a process of its own. */
+export interface DaemonProcess {
+  /** What was given as `--name`, else its peer id. */
+  readonly name: string
+  readonly pid: number
+  readonly peer: string
+  readonly addresses: readonly string[]
+  /** Base URL of its API. */
+  readonly url: string
+  /** Exit code or signal. */
+  readonly exited: Promise<number | string>
+  /** What it wrote to stderr, the last of it. */
+  output(): string
+  /** Asks it to stop, and insists after a while; resolves when it is gone. */
+  stop(): Promise<void>
+  /** Takes it away without warning. */
+  kill(): Promise<void>
+}
+
+const MAIN = fileURLToPath(new URL('../node/main.ts', import.meta.url))
+const START_TIMEOUT_MS = 60_000
+const STOP_TIMEOUT_MS = 15_000
+const OUTPUT_CHARACTERS = 64 * 1024
+
+/** Starts `skein up` with the flags and resolves once it serves; rejects with what it said when it does not. */
+export async function spawnDaemon(flags: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<DaemonProcess> {
+  const child = spawn(process.execPath, [MAIN, 'up', ...flags], { stdio: ['ignore', 'pipe', 'pipe'], env })
+  let errors = ''
+  let printed = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-OUTPUT_CHARACTERS)))
+  const exited = new Promise<number | string>((resolve) => child.on('exit', (code, signal) => resolve(code ?? signal ?? 'unknown')))
+  const serving = new Promise<void>((resolve) => {
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      printed = (printed + text).slice(-OUTPUT_CHARACTERS)
+      if (/^api .*\n/m.test(printed)) resolve()
+    })
+  })
+  const late = AbortSignal.timeout(START_TIMEOUT_MS)
+  const timedOut = new Promise<'late'>((resolve) => late.addEventListener('abort', () => resolve('late'), { once: true }))
+  const first = await Promise.race([serving.then(() => 'serving' as const), exited.then((code) => ({ code })), timedOut])
+  if (first !== 'serving') {
+    child.kill('SIGKILL')
+    throw new Error(
+      `skein up ${first === 'late' ? `did not serve within ${START_TIMEOUT_MS} ms` : `ended with ${first.code}`}: ${errors.trim()}`,
+    )
+  }
+  const signal = async (name: NodeJS.Signals): Promise<void> => {
+    child.kill(name)
+    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS)
+    await exited
+    clearTimeout(timer)
+  }
+  const peer = /^peer +(\S+)/m.exec(printed)![1]!
+  const named = flags.indexOf('--name')
+  return {
+    name: named >= 0 ? flags[named + 1]! : peer,
+    pid: child.pid!,
+    peer,
+    addresses: [...printed.matchAll(/^listening +(\S+)/gm)].map((match) => match[1]!),
+    url: /^api +(\S+?)\/v1/m.exec(printed)![1]!,
+    exited,
+    output: () => errors,
+    stop: () => signal('SIGTERM'),
+    kill: () => signal('SIGKILL'),
+  }
+}
