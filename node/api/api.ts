@@ -1,5 +1,6 @@
 import { getRequestListener } from '@hono/node-server'
 import { createServer, type Server } from 'node:http'
+import { inspect } from 'node:util'
 import { ConfigError } from '../errors.ts'
 import { createApp, type Log } from './app.ts'
 import { createGuard } from './guard.ts'
@@ -77,7 +78,7 @@ export function createApi(services: ApiServices, init: ApiInit): Api {
     })
     server.maxConnections = LIMITS.connections
     await listen(server, init.host, init.port)
-    server.on('error', (error) => init.log('api.server.failed', { error }))
+    server.on('error', (error) => init.log('api.server.failed', { error: inspect(error) }))
     return { server, stopping, url: urlOf(server, init.host) }
   }
 

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { RequestError, type HttpBindings } from '@hono/node-server'
 import { Hono, type Context, type Handler } from 'hono'
 import { cors } from 'hono/cors'
@@ -53,7 +54,7 @@ export function createApp(init: AppInit): App {
 
   const failed = (error: unknown, route: string): Failure => {
     const failure = toFailure(error)
-    if (!failure.expected) init.log('api.failed', { route, error })
+    if (!failure.expected) init.log('api.failed', { route, error: inspect(error) })
     return failure
   }
   const refuse = (error: unknown, route: string): Response => {

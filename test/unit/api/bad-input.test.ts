@@ -52,7 +52,7 @@ const BAD_FIELDS: readonly (readonly [string, unknown, string | null, string])[]
   [CHAT, { ...chat, temperature: -0.1 }, 'temperature', 'invalid_value'],
   [CHAT, { ...chat, temperature: 'hot' }, 'temperature', 'invalid_type'],
   [CHAT, `{"model":"${MODEL}","messages":[{"role":"user","content":"x"}],"temperature":1e999}`, 'temperature', 'invalid_type'],
-  [CHAT, { ...chat, top_p: 0 }, 'top_p', 'invalid_value'],
+  [CHAT, { ...chat, top_p: 1.1 }, 'top_p', 'invalid_value'],
   [CHAT, { ...chat, top_k: 1.5 }, 'top_k', 'invalid_type'],
   [CHAT, { ...chat, min_p: 2 }, 'min_p', 'invalid_value'],
   [CHAT, { ...chat, repetition_penalty: 0 }, 'repetition_penalty', 'invalid_value'],
@@ -137,6 +137,36 @@ test('a deeply nested body does no harm', async (t) => {
   await assertServing(api)
 })
 
+test('megabytes of wrong items cost one complaint', async (t) => {
+  const api = await startApi(t)
+  const items = Array.from({ length: 1_000_000 }, () => ({}))
+  const startedAt = performance.now()
+  for (const [path, field] of [
+    [CHAT, 'messages'],
+    [CHAT, 'stop'],
+    [TEXT, 'prompt'],
+  ] as const) {
+    const { status, json } = await api.post(path, { ...(path === CHAT ? chat : text), [field]: items })
+    assert.deepEqual([status, json.error.param], [400, field])
+    assert.ok(json.error.message.length < 200)
+  }
+  assert.ok(performance.now() - startedAt < 15_000)
+  await assertServing(api)
+})
+
+test('a client that leaves while sending its body is let go', async (t) => {
+  const api = await startApi(t)
+  const socket = connect(Number(new URL(api.url).port), '127.0.0.1')
+  socket.on('error', () => undefined)
+  socket.write(`POST ${CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"model":`)
+  await until('the request was sent', () => socket.bytesWritten > 0)
+  await assertServing(api)
+  socket.destroy()
+  await until('the request was given up', async () => (await api.metrics()).includes('status="499"} 1'))
+  assert.deepEqual(api.logged, [])
+  await assertServing(api)
+})
+
 test('knows neither other routes nor other methods', async (t) => {
   const api = await startApi(t)
   const response = await fetch(api.url + CHAT)
@@ -194,7 +224,7 @@ test('maps what the driver throws to status and code', async (t) => {
       assert.equal(answer.headers.get('retry-after'), status === 429 ? '1' : null)
     }
   }
-  assert.equal(api.logged.filter((line) => line === 'api.failed Error: secret /var/data/key').length, 2)
+  assert.equal(api.logged.filter((line) => line.startsWith('api.failed Error: secret /var/data/key\n')).length, 2)
   api.queries.script = script
   await assertServing(api)
 })

@@ -160,9 +160,9 @@ export async function startApi(t: TestContext, init: Partial<ApiInit> = {}): Pro
 }
 
 /** Waits for a condition; throws when it is not met in time. */
-export async function until(what: string, isMet: () => boolean, timeoutMs = 5_000): Promise<void> {
+export async function until(what: string, isMet: () => boolean | Promise<boolean>, timeoutMs = 5_000): Promise<void> {
   const deadline = performance.now() + timeoutMs
-  while (!isMet()) {
+  while (!(await isMet())) {
     if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
