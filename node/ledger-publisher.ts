@@ -17,7 +17,7 @@ export interface LedgerPublisherComponents {
   readonly counts: RoutingCounts
   readonly models: readonly ServedModel[]
   readonly config: Config
-  log(event: string, fields: Record<string, unknown>): void
+  readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 
 /** Writes what this node knows of itself into its own ledger record: profile and holdings at once, statistics as they change. */

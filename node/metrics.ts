@@ -11,7 +11,7 @@ export interface NodeMetricsComponents {
   readonly links: ExpertLinks
   readonly driver: Driver
   readonly ledger: Ledger
-  status(): SwarmStatus
+  readonly status: () => SwarmStatus
 }
 
 /** Registers what the node itself counts; values are read when Prometheus scrapes. */

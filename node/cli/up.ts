@@ -2,7 +2,6 @@ import { Command } from 'commander'
 import { loadConfig } from '../config.ts'
 import { startNode } from '../node.ts'
 import { SETTINGS } from '../settings.ts'
-import type { RawSettings } from '../settings.ts'
 
 /** `skein up`: runs a node until it is told to stop. */
 export function upCommand(): Command {
@@ -12,7 +11,7 @@ export function upCommand(): Command {
     const flags: Record<string, unknown> = command.opts()
     // Commander sets a --no-… switch to true when it is absent; only what was typed may override the environment and the file.
     const typed = Object.fromEntries(Object.entries(flags).filter(([key]) => command.getOptionValueSource(key) === 'cli'))
-    const config = loadConfig(typed as RawSettings, process.env)
+    const config = loadConfig(typed, process.env)
     const starting = new AbortController()
     const stop = Promise.withResolvers<void>()
     let asked = false

@@ -18,9 +18,9 @@ export interface DispatcherComponents {
   readonly holders: Holders
   readonly costs: CostModel
   /** Looks for a host of the expert beyond the open links (ledger, DHT) and links to it; true when there may be one now. */
-  discover(model: string, layer: number, expert: number, signal: AbortSignal): Promise<boolean>
+  readonly discover: (model: string, layer: number, expert: number, signal: AbortSignal) => Promise<boolean>
   /** Queue and compute of a call as the peer itself reports, in microseconds; null when it does not. */
-  servicePriorUs(peer: string): number | null
+  readonly servicePriorUs: (peer: string) => number | null
 }
 
 /** What stays the same over the layers of a pass. */

@@ -11,11 +11,11 @@ export interface Candidate {
 export interface HoldersComponents {
   /** This node's peer id. */
   readonly self: string
-  view(): LedgerView
+  readonly view: () => LedgerView
   /** Whether this node serves the expert itself. */
-  holdsLocally(model: string, layer: number, expert: number): boolean
+  readonly holdsLocally: (model: string, layer: number, expert: number) => boolean
   /** Whether calls can be sent to the peer now. */
-  isLinked(peer: string): boolean
+  readonly isLinked: (peer: string) => boolean
 }
 
 /** How long a peer that said `not-held` is believed over its own ledger record; a newer record ends it at once. */

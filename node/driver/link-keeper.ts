@@ -14,8 +14,8 @@ export interface LinkKeeperComponents {
   readonly costs: CostModel
   readonly records: ProviderRecords
   /** Peers whose live ledger record announces the expert. */
-  announcers(model: string, layer: number, expert: number): readonly string[]
-  log(event: string, fields: Record<string, unknown>): void
+  readonly announcers: (model: string, layer: number, expert: number) => readonly string[]
+  readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 
 /** Hosts this driver keeps a stream to. */

@@ -98,7 +98,7 @@ export async function startMesh(mesh: Mesh, listen: readonly string[]): Promise<
   } catch (error) {
     const causes = error instanceof AggregateError ? error.errors : [error]
     const inUse = causes.some(
-      (cause) => /EADDRINUSE/.test(String((cause as Error).message)) || (cause as NodeJS.ErrnoException).code === 'EADDRINUSE',
+      (cause) => /EADDRINUSE/.test((cause as Error).message) || (cause as NodeJS.ErrnoException).code === 'EADDRINUSE',
     )
     throw new ConfigError(
       inUse

@@ -44,7 +44,7 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
 
 /** Repeatedly takes the host that serves the most uncovered rows for its time. */
 function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
-  const plan = new Array<number>(demands.length).fill(-1)
+  const plan = demands.map(() => -1)
   for (let left = demands.length; left > 0;) {
     const rows = new Float64Array(hosts.length)
     demands.forEach((demand, i) => {
@@ -71,7 +71,7 @@ function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost
 
 /** Gives each expert, those with most rows first, to the host that would finish it first. */
 function planBalanced(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
-  const plan = new Array<number>(demands.length).fill(-1)
+  const plan = demands.map(() => -1)
   const load = new Float64Array(hosts.length)
   const order = demands.map((_, i) => i).sort((a, b) => demands[b]!.rows - demands[a]!.rows || a - b)
   for (const i of order) {
