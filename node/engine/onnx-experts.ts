@@ -118,14 +118,16 @@ export class OnnxExperts implements Experts {
     const { manifest } = model
     const file = await openBlob(model, entry)
     const { stride, tensors } = manifest.expertLayout
-    const calls: Promise<void>[] = []
-    for (let expert = entry.first; expert <= entry.last; expert++) {
-      const graph = expertGraph(manifest.config, blobWeights(file, manifest, tensors, (expert - entry.first) * stride))
-      const source = { model: graph, folder: file.folder }
-      const opened = workers[this.#worker(expert)]!.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source })
-      calls.push(loading(file, opened))
+    // One at a time per worker, so that a run that comes in between waits for one session at most.
+    const openOwn = async (worker: EngineWorker, index: number): Promise<void> => {
+      for (let expert = entry.first; expert <= entry.last; expert++) {
+        if (this.#worker(expert) !== index) continue
+        const graph = expertGraph(manifest.config, blobWeights(file, manifest, tensors, (expert - entry.first) * stride))
+        const source = { model: graph, folder: file.folder }
+        await loading(file, worker.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
+      }
     }
-    const ends = await Promise.allSettled(calls)
+    const ends = await Promise.allSettled(workers.map(openOwn))
     for (const end of ends) if (end.status === 'rejected') throw end.reason
     if (this.#closed) throw new MeshError('the experts are closed')
     this.#open[entry.layer]!.fill(1, entry.first, entry.last + 1)

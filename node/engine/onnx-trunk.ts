@@ -213,6 +213,7 @@ class OnnxTrunkPass implements TrunkPass {
   }
 
   #start(): PassStart {
+    if (this.#parts.some((part) => part.cache.closed)) throw new MeshError('a cache of the pass is closed')
     return {
       ...this.#context.worker.refer(this.#block),
       segments: this.#parts.map(({ cache, tokens }) => ({ cache: cache.id, past: cache.length, tokens })),

@@ -1,4 +1,5 @@
 import { ModelError } from '../errors.ts'
+import { blockFor } from '../model/layout.ts'
 import type { Quant, TensorEntry, TensorType } from '../model/manifest.ts'
 import type { OnnxGraph } from './onnx-graph.ts'
 
@@ -52,7 +53,7 @@ export class BlobWeights {
 
   /** Adds `output = input · W` for the linear weight `name` of `inputs` × `outputs`, however it is stored. */
   addLinear(graph: OnnxGraph, name: string, input: string, output: string, inputs: number, outputs: number): void {
-    const { kind, block } = this.#quant
+    const { kind } = this.#quant
     if (kind === 'f32' || kind === 'f16') {
       this.#add(graph, this.entry(name, [kind], [inputs, outputs]))
       if (kind === 'f32') {
@@ -65,6 +66,7 @@ export class BlobWeights {
       return
     }
     const bits = kind === 'q4' ? 4 : 8
+    const block = blockFor(this.#quant.block, inputs)
     const blocks = Math.ceil(inputs / block)
     const codes = this.entry(`${name}.codes`, ['u8'], [outputs, blocks, (block * bits) / 8])
     const scales = this.entry(`${name}.scales`, ['f32'], [outputs, blocks])

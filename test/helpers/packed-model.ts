@@ -1,0 +1,49 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { createEngine } from '../../node/engine/onnx-engine.ts'
+import type { Engine } from '../../node/engine/engine.ts'
+import { createBlobStore } from '../../node/model/blob-store.ts'
+import { packCheckpoint } from '../../node/model/pack.ts'
+import type { QuantKind } from '../../node/model/manifest.ts'
+import type { ModelPackage } from '../../node/model/package.ts'
+
+/** Folders of the checkpoints that tests run. */
+const CHECKPOINTS = Object.freeze({
+  ember: new URL('../../node/model/ember/', import.meta.url),
+  'random-qwen3moe': new URL('../golden/random-qwen3moe/', import.meta.url),
+  'random-olmoe': new URL('../golden/random-olmoe/', import.meta.url),
+  'random-mixtral': new URL('../golden/random-mixtral/', import.meta.url),
+})
+export type CheckpointName = keyof typeof CHECKPOINTS
+
+/** Anything with an end: a test or a whole file. */
+interface Teardown {
+  after(fn: () => Promise<void>): void
+}
+
+/** A model packed into a store of its own that goes away with the test. `dir`: the store's folder. */
+export async function packForTest(
+  t: Teardown,
+  name: CheckpointName,
+  quant: { readonly kind: QuantKind; readonly block?: number } = { kind: 'f32' },
+): Promise<{ readonly model: ModelPackage; readonly dir: string }> {
+  const dir = await mkdtemp(join(tmpdir(), 'skein-packed-'))
+  t.after(() => rm(dir, { recursive: true, force: true }))
+  const model = await packCheckpoint({
+    dir: fileURLToPath(CHECKPOINTS[name]),
+    store: createBlobStore({ dir }),
+    quant: quant.kind,
+    tokenizer: 'optional',
+    ...(quant.block === undefined ? {} : { block: quant.block }),
+  })
+  return { model, dir }
+}
+
+/** An engine that is closed with the test. */
+export function engineForTest(t: Teardown, threads = 1): Engine {
+  const engine = createEngine({ threads })
+  t.after(() => engine.close())
+  return engine
+}
