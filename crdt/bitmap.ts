@@ -1,0 +1,25 @@
+/** The bitmap of a set of experts, as short as it can be. */
+export function bitmapOf(experts: Iterable<number>): Uint8Array {
+  const list = [...experts]
+  const bitmap = new Uint8Array(list.length === 0 ? 0 : (Math.max(...list) >> 3) + 1)
+  for (const expert of list) bitmap[expert >> 3]! |= 1 << (expert & 7)
+  return bitmap
+}
+
+export function bitmapHas(bitmap: Uint8Array | undefined, expert: number): boolean {
+  return bitmap !== undefined && ((bitmap[expert >> 3] ?? 0) & (1 << (expert & 7))) !== 0
+}
+
+/** The set bits, ascending. */
+export function bitmapMembers(bitmap: Uint8Array): number[] {
+  const experts: number[] = []
+  for (let i = 0; i < bitmap.length * 8; i++) if (bitmapHas(bitmap, i)) experts.push(i)
+  return experts
+}
+
+/** The bitmap without zero bytes at its end, so that equal sets have equal bytes. */
+export function trimBitmap(bitmap: Uint8Array): Uint8Array {
+  let length = bitmap.length
+  while (length > 0 && bitmap[length - 1] === 0) length--
+  return bitmap.subarray(0, length)
+}

@@ -1,0 +1,32 @@
+/** Times of a ledger; every node may choose its own, since each envelope says how long it lives. */
+export const DEFAULTS = Object.freeze({
+  /** An author that changed nothing says so this often. */
+  heartbeatMs: 10_000,
+  /** Life of a record: three heartbeats, so that two may be lost. */
+  ttlMs: 30_000,
+  /** What a record may live beyond its ttl: gossip through a few hops on busy machines. */
+  graceMs: 5_000,
+  /** `profile` and `holdings` are told at once, but no more often than this. */
+  minPublishIntervalMs: 250,
+  /** `routing` and `service` change with every token; they are told this often. */
+  statisticsIntervalMs: 5_000,
+  /**
+   * Both intervals are stretched so that the whole swarm makes no more than one envelope in this time: 2 per second at 500 B are the
+   * 1-2 KB/s that a node of a large swarm can give to the ledger. Felt from 10 (statistics) and 20 (heartbeats) authors on.
+   */
+  authorIntervalMs: 500,
+  /** Between two writes of the store file, if anything changed. */
+  persistIntervalMs: 30_000,
+})
+
+/**
+ * How far two nodes' clocks may be apart. A record from further in the future is refused; one from the past is kept until its
+ * ttl and this have passed by its author's clock. Home machines without NTP are off by up to a minute or so.
+ */
+export const MAX_CLOCK_SKEW_MS = 120_000
+
+/** A ledger without a record of its own doesn't tell peers of its newest record for so long, so that they send it an earlier life's. */
+export const RECOVERY_MS = 10_000
+
+/** Longest sleep between two looks at what is due: bounds how late an author's end is noticed. */
+export const MAX_TICK_MS = 1_000

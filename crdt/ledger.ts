@@ -1,0 +1,414 @@
+import { EventEmitter } from 'node:events'
+import type { PrivateKey } from '@libp2p/interface'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import { EnvelopeKind, decodeEnvelope } from '../protocols/ledger/messages.ts'
+import type { Envelope } from '../protocols/ledger/messages.ts'
+import { LIMITS as WIRE_LIMITS } from '../protocols/ledger/protocol.ts'
+import { DEFAULTS, MAX_CLOCK_SKEW_MS, MAX_TICK_MS, RECOVERY_MS } from './defaults.ts'
+import { OwnRecord } from './own-record.ts'
+import { NO_RECORD, authorOf, checkSignature, parseEnvelope, readRecord } from './record.ts'
+import { readRecords, writeRecords } from './record-store.ts'
+import { FAULTY_REASONS, HARMLESS_REASONS, RejectedRecordError, isFaulty } from './rejection.ts'
+import type { RejectionReason } from './rejection.ts'
+import { Replica } from './replica.ts'
+import type { RoutingCounts, Topic, TopicValues } from './schema.ts'
+import { combineCounts } from './view.ts'
+import type { LedgerView } from './view.ts'
+
+export interface LedgerComponents {
+  /** The node's Ed25519 key: its peer id is the author. */
+  readonly privateKey: PrivateKey
+  /** Milliseconds since 1970. */
+  readonly clock?: () => number
+}
+
+/** Times are in {@link DEFAULTS}. */
+export interface LedgerInit {
+  readonly swarm: string
+  /** Where the newest envelopes are kept over restarts; without it they come from peers again. */
+  readonly storeFile?: string
+  readonly heartbeatMs?: number
+  readonly ttlMs?: number
+  readonly graceMs?: number
+  readonly minPublishIntervalMs?: number
+  readonly statisticsIntervalMs?: number
+  readonly persistIntervalMs?: number
+}
+
+export type ReceiveResult = 'applied' | 'known' | { readonly rejected: RejectionReason }
+
+export interface LedgerStats {
+  readonly received: number
+  readonly applied: number
+  readonly known: number
+  readonly rejected: Readonly<Record<RejectionReason, number>>
+  readonly published: number
+  /** Authors remembered, and those of them in the view. */
+  readonly authors: number
+  readonly liveAuthors: number
+  /** Times that the store could not be read or written, or was damaged. */
+  readonly storeFailures: number
+}
+
+export interface LedgerEvents {
+  /** These authors' parts of the view changed. */
+  change: [authors: readonly string[]]
+  /** An envelope of this node that peers should get. */
+  publish: [envelope: Uint8Array]
+  /** The store or the key failed; the ledger goes on in memory. */
+  failure: [error: Error]
+}
+
+/** The replicated statistics and holdings of a swarm, as one node has them, and this node's own record. */
+export interface Ledger {
+  /** This node's peer id. */
+  readonly author: string
+  readonly swarm: string
+  /** Reads the store and begins a new epoch of the own record. A damaged store is counted, not thrown. */
+  start(): Promise<void>
+  /** Writes the store and stops the timer; tells nobody: see {@link goodbye}. */
+  stop(): Promise<void>
+  /**
+   * States a topic of the own record; routing counts are joined with the earlier ones, so they never fall.
+   * Throws `InvalidMessageError` or `LimitExceededError` for a value that peers would refuse.
+   */
+  set<T extends Topic>(topic: T, value: TopicValues[T]): void
+  /** Adds to the own routing counts of a model; packs all of them, so call it every few seconds, not every token. Throws as {@link set}. */
+  addRouted(model: string, delta: RoutingCounts): void
+  /** The own value of a topic, after {@link start} with what earlier runs counted. */
+  own<T extends Topic>(topic: T): TopicValues[T] | null
+  /** Takes this node out of every peer's view; returns the signed envelope, which is also published. The next {@link start} returns it. */
+  goodbye(): Promise<Uint8Array>
+  /** Verifies an envelope of any author and keeps it if it is the author's newest. Bad input never throws. */
+  receive(envelope: Uint8Array): Promise<ReceiveResult>
+  digest(): Uint8Array
+  /** Envelopes that whoever made the digest lacks. Throws `InvalidMessageError` or `LimitExceededError` on a bad digest. */
+  missing(digest: Uint8Array): Uint8Array[]
+  view(): LedgerView
+  stats(): LedgerStats
+  /** Writes the store now. Throws what the file system throws. */
+  flush(): Promise<void>
+  /** Does what is due by the clock: publishes, expires, writes the store. The own timer calls it, and a simulation's clock may. */
+  tick(): Promise<void>
+  on<E extends keyof LedgerEvents>(event: E, listener: (...args: LedgerEvents[E]) => void): this
+  off<E extends keyof LedgerEvents>(event: E, listener: (...args: LedgerEvents[E]) => void): this
+}
+
+/** Throws `TypeError` for a key that is not Ed25519 or a swarm id of impossible length. */
+export function createLedger(components: LedgerComponents, init: LedgerInit): Ledger {
+  return new SignedLedger(components, init)
+}
+
+/** Topics of which peers should hear at once. */
+const URGENT: ReadonlySet<Topic> = new Set(['profile', 'holdings'])
+
+class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
+  readonly author: string
+  readonly swarm: string
+  readonly #own: OwnRecord
+  readonly #key: string
+  readonly #clock: () => number
+  readonly #init: Omit<Required<LedgerInit>, 'storeFile'>
+  readonly #storeFile: string | null
+  readonly #replica = new Replica()
+  readonly #counts = { received: 0, applied: 0, known: 0, published: 0, storeFailures: 0 }
+  readonly #rejected: Record<RejectionReason, number>
+  /** Newest own record, kept beside a goodbye so that the counts in it are not lost. */
+  #ownRecord: Uint8Array | null = null
+  #lastPublishMs = 0
+  #lastTtlMs = 0
+  #lastRecoveryMs = 0
+  #recoverUntilMs = 0
+  #lastPersistMs = 0
+  #isUnsaved = false
+  #state: 'stopped' | 'starting' | 'running' | 'left' = 'stopped'
+  #timer: NodeJS.Timeout | null = null
+  #saving: Promise<void> = Promise.resolve()
+
+  constructor(components: LedgerComponents, init: LedgerInit) {
+    super()
+    if (components.privateKey.type !== 'Ed25519') throw new TypeError('a ledger signs with an Ed25519 key')
+    const swarmBytes = Buffer.byteLength(init.swarm)
+    if (swarmBytes === 0 || swarmBytes > WIRE_LIMITS.maxSwarmBytes) {
+      throw new TypeError(`a swarm id has 1 to ${WIRE_LIMITS.maxSwarmBytes} bytes, not ${swarmBytes}`)
+    }
+    const { storeFile, ...rest } = init
+    this.#key = keyOf(components.privateKey.publicKey.raw)
+    this.author = peerIdFromPrivateKey(components.privateKey).toString()
+    this.swarm = init.swarm
+    this.#own = new OwnRecord({ privateKey: components.privateKey, author: this.author, swarm: init.swarm })
+    this.#clock = components.clock ?? Date.now
+    this.#storeFile = storeFile ?? null
+    this.#init = { ...DEFAULTS, ...rest }
+    const reasons = [...HARMLESS_REASONS, ...FAULTY_REASONS].map((reason) => [reason, 0] as const)
+    this.#rejected = Object.fromEntries(reasons) as Record<RejectionReason, number>
+  }
+
+  async start(): Promise<void> {
+    if (this.#state !== 'stopped') return
+    this.#state = 'starting'
+    await this.#load(this.#clock())
+    const now = this.#clock()
+    this.#state = 'running'
+    this.#recoverUntilMs = this.#ownRecord === null ? now + RECOVERY_MS : 0
+    this.#lastPersistMs = now
+    this.#beginEpoch(now)
+    this.#arm()
+  }
+
+  async stop(): Promise<void> {
+    if (this.#state === 'stopped') return
+    this.#state = 'stopped'
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = null
+    await this.#own.settled()
+    await this.flush().catch((error: Error) => this.#failed(error))
+  }
+
+  set<T extends Topic>(topic: T, value: TopicValues[T]): void {
+    if (!this.#own.set(topic, value) || this.#state !== 'running') return
+    this.#showOwn()
+    this.emit('change', [this.author])
+    this.#arm()
+  }
+
+  addRouted(model: string, delta: RoutingCounts): void {
+    const before = this.own('routing')?.get(model)
+    this.set('routing', new Map([[model, combineCounts(before, delta, (x, y) => x + y)]]))
+  }
+
+  own<T extends Topic>(topic: T): TopicValues[T] | null {
+    return this.#own.get(topic)
+  }
+
+  async goodbye(): Promise<Uint8Array> {
+    if (this.#state === 'running') this.#state = 'left'
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = null
+    const bytes = await this.#seal(EnvelopeKind.goodbye)
+    this.emit('change', [this.author])
+    return bytes
+  }
+
+  async receive(bytes: Uint8Array): Promise<ReceiveResult> {
+    this.#counts.received++
+    try {
+      const result = await this.#accept(bytes)
+      this.#counts[result]++
+      return result
+    } catch (error) {
+      if (!(error instanceof RejectedRecordError)) throw error
+      this.#rejected[error.reason]++
+      return { rejected: error.reason }
+    }
+  }
+
+  digest(): Uint8Array {
+    return this.#replica.digest(this.#clock() < this.#recoverUntilMs ? this.#key : null)
+  }
+
+  missing(digest: Uint8Array): Uint8Array[] {
+    return this.#replica.missing(digest, this.#clock())
+  }
+
+  view(): LedgerView {
+    return this.#replica.view()
+  }
+
+  stats(): LedgerStats {
+    return { ...this.#counts, rejected: { ...this.#rejected }, authors: this.#replica.size, liveAuthors: this.#replica.liveAuthors }
+  }
+
+  async flush(): Promise<void> {
+    const file = this.#storeFile
+    if (file === null) return
+    const next = this.#saving
+      .catch(() => {})
+      .then(async () => {
+        this.#isUnsaved = false
+        const envelopes: Uint8Array[] = this.#ownRecord === null ? [] : [this.#ownRecord]
+        for (const { envelope } of this.#replica.entries()) if (envelope.bytes !== this.#ownRecord) envelopes.push(envelope.bytes)
+        await writeRecords(file, envelopes)
+      })
+    this.#saving = next
+    await next
+  }
+
+  async tick(): Promise<void> {
+    const now = this.#clock()
+    const left = this.#replica.expire(now)
+    if (left.length > 0) {
+      this.#isUnsaved = true
+      this.emit('change', left)
+    }
+    if (this.#state === 'running' && now >= this.#dueMs()) await this.#seal(EnvelopeKind.record)
+    if (this.#storeFile !== null && this.#isUnsaved && now >= this.#lastPersistMs + this.#init.persistIntervalMs) {
+      this.#lastPersistMs = now
+      await this.flush()
+    }
+  }
+
+  /** Infinity before anything was stated. */
+  #dueMs(): number {
+    if (this.#own.isEmpty) return Infinity
+    const { heartbeatMs, minPublishIntervalMs, statisticsIntervalMs } = this.#init
+    if (this.#own.seq === 0) return 0
+    // Half the ttl: a swarm that grew since the last envelope must not stretch the next one beyond that one's life.
+    let interval = Math.min(this.#stretched(heartbeatMs), this.#lastTtlMs / 2)
+    for (const topic of this.#own.unpublished) {
+      interval = Math.min(interval, URGENT.has(topic) ? minPublishIntervalMs : this.#stretched(statisticsIntervalMs))
+    }
+    return this.#lastPublishMs + interval
+  }
+
+  #stretched(intervalMs: number): number {
+    return Math.max(intervalMs, this.#replica.liveAuthors * DEFAULTS.authorIntervalMs)
+  }
+
+  #arm(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = null
+    if (this.#state !== 'running') return
+    const waitMs = Math.min(MAX_TICK_MS, Math.max(0, this.#dueMs() - this.#clock()))
+    this.#timer = setTimeout(() => {
+      this.tick()
+        .catch((error: Error) => this.#failed(error))
+        .finally(() => this.#arm())
+    }, waitMs)
+  }
+
+  #beginEpoch(now: number): void {
+    this.#own.beginEpoch(now)
+    if (this.#own.isEmpty) return
+    this.#showOwn()
+    this.emit('change', [this.author])
+  }
+
+  async #seal(kind: EnvelopeKind): Promise<Uint8Array> {
+    const now = this.#clock()
+    this.#lastPublishMs = now
+    this.#lastTtlMs = this.#ttlMs()
+    const envelope = decodeEnvelope(await this.#own.seal(kind, now, this.#lastTtlMs))
+    const { bytes } = envelope
+    if (kind === EnvelopeKind.record) this.#ownRecord = bytes
+    this.#putOwn(envelope, now)
+    this.#counts.published++
+    this.#isUnsaved = true
+    this.emit('publish', bytes)
+    return bytes
+  }
+
+  #ttlMs(): number {
+    const stretch = this.#stretched(this.#init.heartbeatMs) / this.#init.heartbeatMs
+    return Math.min(WIRE_LIMITS.maxTtlMs, Math.round(this.#init.ttlMs * stretch))
+  }
+
+  #putOwn(envelope: Envelope, now: number): void {
+    const isGoodbye = envelope.kind === EnvelopeKind.goodbye
+    const record = isGoodbye ? NO_RECORD : { packed: new Map<string, Uint8Array>(), topics: this.#own.all() }
+    const keepUntilMs = envelope.createdMs + envelope.ttlMs + MAX_CLOCK_SKEW_MS
+    // This node sees itself as long as it runs, even when it wakes from a sleep longer than its ttl.
+    const liveUntilMs = isGoodbye ? 0 : Infinity
+    this.#replica.put(this.#key, { author: this.author, envelope, record, receivedMs: now, liveUntilMs, keepUntilMs }, now)
+    if (!isGoodbye) this.#showOwn()
+  }
+
+  #showOwn(): void {
+    const now = this.#clock()
+    this.#replica.show(this.author, { ...this.#own.all(), updatedAt: now, expiresAt: now + this.#ttlMs() })
+  }
+
+  async #accept(bytes: Uint8Array): Promise<'applied' | 'known'> {
+    const envelope = parseEnvelope(bytes, this.swarm)
+    const now = this.#clock()
+    if (envelope.createdMs > now + MAX_CLOCK_SKEW_MS) throw new RejectedRecordError('future', 'made in the future')
+    const keepUntilMs = envelope.createdMs + envelope.ttlMs + MAX_CLOCK_SKEW_MS
+    if (now >= keepUntilMs) throw new RejectedRecordError('expired', 'its time is over')
+    const key = keyOf(envelope.authorKey)
+    if (key === this.#key) return await this.#acceptOwn(envelope)
+    if (this.#replica.isKnown(key, envelope)) return 'known'
+    await checkSignature(envelope)
+    const previous = this.#replica.get(key)
+    const author = previous?.author ?? authorOf(envelope)
+    const record = readRecord(envelope, author, previous?.record ?? NO_RECORD)
+    // Another copy, or a newer one, may have come while the signature was checked.
+    if (this.#replica.isKnown(key, envelope)) return 'known'
+    this.#replica.checkRoom(key, record, envelope.bytes.length)
+    const liveUntilMs = record === NO_RECORD ? 0 : Math.min(now + envelope.ttlMs + this.#init.graceMs, keepUntilMs)
+    this.#replica.put(key, { author, envelope, record, receivedMs: now, liveUntilMs, keepUntilMs }, now)
+    this.#isUnsaved = true
+    this.emit('change', [author])
+    return 'applied'
+  }
+
+  /** An own envelope that this process did not make comes from an earlier life: its counts go on, and its numbers are passed. */
+  async #acceptOwn(envelope: Envelope): Promise<'applied' | 'known'> {
+    const kept = this.#replica.get(this.#key)?.envelope
+    if (kept !== undefined && Buffer.compare(kept.bytes, envelope.bytes) === 0) return 'known'
+    if (envelope.epoch === this.#own.epoch && envelope.seq <= this.#own.seq)
+      throw new RejectedRecordError('stale', 'made here, and outdated')
+    await checkSignature(envelope)
+    this.#restore(envelope)
+    this.#recoverUntilMs = 0
+    const now = this.#clock()
+    // Not at once again: two processes with one key would drive each other's epochs on for ever.
+    if (envelope.epoch >= this.#own.epoch && this.#state === 'running' && now >= this.#lastRecoveryMs + this.#init.heartbeatMs) {
+      this.#lastRecoveryMs = now
+      this.#own.passEpoch(envelope.epoch)
+      this.#beginEpoch(now)
+      this.#arm()
+    }
+    return 'applied'
+  }
+
+  /** Takes the routing counts from an own record; the other topics say what is now, and are stated anew. */
+  #restore(envelope: Envelope): void {
+    const { routing } = readRecord(envelope, this.author, NO_RECORD).topics
+    if (routing === null || routing.size === 0) return
+    try {
+      this.set('routing', routing)
+    } catch (error) {
+      // More models than fit, counting those of this life; these are kept and the earlier ones lost.
+      this.#failed(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+
+  async #load(now: number): Promise<void> {
+    if (this.#storeFile === null) return
+    try {
+      const { envelopes, isDamaged } = await readRecords(this.#storeFile)
+      if (isDamaged) this.#failed(new Error(`${this.#storeFile} is damaged; what is missing comes from peers again`))
+      for (const bytes of envelopes) await this.#loadOne(bytes, now)
+    } catch (error) {
+      this.#failed(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+
+  async #loadOne(bytes: Uint8Array, now: number): Promise<void> {
+    try {
+      const envelope = parseEnvelope(bytes, this.swarm)
+      if (keyOf(envelope.authorKey) !== this.#key) {
+        await this.#accept(bytes)
+        return
+      }
+      await checkSignature(envelope)
+      if (envelope.epoch <= now + MAX_CLOCK_SKEW_MS) this.#own.passEpoch(envelope.epoch)
+      if (envelope.kind === EnvelopeKind.goodbye) return
+      this.#ownRecord = envelope.bytes
+      this.#restore(envelope)
+    } catch (error) {
+      if (!(error instanceof RejectedRecordError)) throw error
+      // Others have merely run out while this node was away.
+      if (isFaulty(error.reason)) this.#counts.storeFailures++
+    }
+  }
+
+  #failed(error: Error): void {
+    this.#counts.storeFailures++
+    this.emit('failure', error)
+  }
+}
+
+function keyOf(raw: Uint8Array): string {
+  return Buffer.from(raw.buffer, raw.byteOffset, raw.length).toString('hex')
+}

@@ -1,0 +1,88 @@
+import { createHash } from 'node:crypto'
+
+/** The only root type of an author's document: a Y.Map from topic to packed bytes. */
+export const ROOT = 'skein'
+
+/** What an author may state about itself. */
+export interface Profile {
+  readonly name: string
+  readonly version: string
+  /** Only reachable through a relay. */
+  readonly relayed: boolean
+}
+
+/**
+ * Model id (CID of its manifest) → one bitmap per layer: bit `expert % 8` of byte `expert >> 3` is set when the author serves the
+ * expert. Bitmaps may be shorter than the layer has experts, and layers at the end may be missing.
+ */
+export type Holdings = ReadonlyMap<string, readonly Uint8Array[]>
+
+/** How many tokens this author's drivers have routed to each expert, ever: a count never falls. */
+export interface RoutingCounts {
+  readonly layers: number
+  readonly experts: number
+  /** [layers * experts], row-major; whole numbers up to 2^53 - 1. */
+  readonly counts: ArrayLike<number>
+}
+
+/** Model id → counts. */
+export type Routing = ReadonlyMap<string, RoutingCounts>
+
+/** What this author has served since it started. */
+export interface Service {
+  readonly served: number
+  /** Calls refused because the host had too many. */
+  readonly busy: number
+  readonly failed: number
+  /** Queue and compute time of a served call, as the host measured it. */
+  readonly p50Us: number
+  readonly p95Us: number
+}
+
+export interface TopicValues {
+  readonly profile: Profile
+  readonly holdings: Holdings
+  readonly routing: Routing
+  readonly service: Service
+}
+
+export type Topic = keyof TopicValues
+
+export const TOPICS: readonly Topic[] = Object.freeze(['profile', 'holdings', 'routing', 'service'] as const)
+
+/** Bounds of one author's document; README.md gives the reasons. */
+export const LIMITS = Object.freeze({
+  /** UTF-8 bytes of a display name. */
+  maxNameBytes: 64,
+  maxVersionBytes: 32,
+  maxModelBytes: 96,
+  /** Models in one topic. */
+  maxModels: 32,
+  maxLayers: 512,
+  /** Layers over all models of one author's holdings. */
+  maxHoldingLayers: 4096,
+  /** Experts of one layer. */
+  maxExperts: 4096,
+  /** layers × experts over all models of one author's routing: 4 times a 48-layer, 128-expert model. */
+  maxRoutingCells: 24_576,
+  /** Packed bytes of one topic: the counts of 48 × 128 experts at 5 bytes each, and a third more. */
+  maxTopicBytes: 40 * 1024,
+  /** A packed topic, inflated: maxRoutingCells varints of 8 bytes, and names. */
+  maxInflatedBytes: 208 * 1024,
+  /** Topics in one document, known or not. */
+  maxTopics: 16,
+  /** Yjs structs in one document: a run of tombstones and a live value per topic, and as many again in reserve. */
+  maxStructs: 64,
+})
+
+/** Topics of later versions have such names too, so that they can be forwarded unread. */
+export const TOPIC_NAME = /^[a-z][a-z0-9-]{0,31}$/
+
+/**
+ * The Yjs client that may write `topic` in one epoch of an author's document.
+ * One client per topic and not per document: Yjs merges the tombstones of a value that was overwritten only when no other
+ * key's write lies between them, so a client that writes several keys in turn leaves about 10 bytes per write for ever.
+ */
+export function clientIdOf(author: string, epoch: number, topic: string): number {
+  return createHash('sha256').update(`${author}/${epoch}/${topic}`).digest().readUInt32BE(0)
+}

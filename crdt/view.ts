@@ -1,0 +1,169 @@
+import type { Routing, RoutingCounts } from './schema.ts'
+import { bitmapHas } from './bitmap.ts'
+import type { TopicRecord } from './record.ts'
+
+/** What the swarm knows of one author now. */
+export interface AuthorView extends TopicRecord {
+  /** When the newest record arrived here, milliseconds since 1970 by this node's clock. */
+  readonly updatedAt: number
+  /** When the author leaves the view unless a newer record comes. */
+  readonly expiresAt: number
+}
+
+export interface LedgerCoverage {
+  /** Experts of the model, over all layers. */
+  readonly experts: number
+  /** Experts with at least one live host. */
+  readonly covered: number
+  /** Live hosts of the rarest expert. */
+  readonly minReplicas: number
+}
+
+/** All live authors' records, merged; never changes once made. */
+export interface LedgerView {
+  /** Peer id → what it states, sorted by peer id. */
+  readonly authors: ReadonlyMap<string, AuthorView>
+  /** Peer ids that state to serve the expert, sorted. */
+  holders(model: string, layer: number, expert: number): readonly string[]
+  coverage(model: string, layers: number, experts: number): LedgerCoverage
+  /** Tokens routed, summed over all authors: [layers * experts], row-major. Counts outside this shape are left out. Don't write to it. */
+  routed(model: string, layers: number, experts: number): Float64Array
+}
+
+/** One author's state before and after; undefined where it was or is not in the view. */
+export interface AuthorChange {
+  readonly before: AuthorView | undefined
+  readonly after: AuthorView | undefined
+}
+
+interface Totals {
+  readonly model: string
+  readonly layers: number
+  readonly experts: number
+  readonly counts: Float64Array
+}
+
+const NOBODY: readonly string[] = Object.freeze([])
+
+/** A merged view that takes over from its predecessor all that the changes between them did not touch. */
+export class MergedView implements LedgerView {
+  readonly authors: ReadonlyMap<string, AuthorView>
+  readonly #holders: Map<string, HolderIndex>
+  readonly #totals: Map<string, Totals>
+
+  constructor(authors: ReadonlyMap<string, AuthorView>, previous?: MergedView, changes: Iterable<AuthorChange> = []) {
+    this.authors = authors
+    this.#holders = new Map(previous === undefined ? [] : previous.#holders)
+    this.#totals = new Map(previous === undefined ? [] : previous.#totals)
+    const fresh = new Set<string>()
+    for (const { before, after } of changes) {
+      if (before?.holdings !== after?.holdings) {
+        for (const model of before?.holdings?.keys() ?? []) this.#holders.delete(model)
+        for (const model of after?.holdings?.keys() ?? []) this.#holders.delete(model)
+      }
+      if (before?.routing === after?.routing) continue
+      for (const [key, totals] of this.#totals) {
+        const from = before?.routing?.get(totals.model)
+        const to = after?.routing?.get(totals.model)
+        if (from === to) continue
+        const counts = fresh.has(key) ? totals.counts : totals.counts.slice()
+        fresh.add(key)
+        addCounts(counts, totals, from, -1)
+        addCounts(counts, totals, to, 1)
+        this.#totals.set(key, { ...totals, counts })
+      }
+    }
+  }
+
+  holders(model: string, layer: number, expert: number): readonly string[] {
+    return this.#index(model).at(layer, expert)
+  }
+
+  coverage(model: string, layers: number, experts: number): LedgerCoverage {
+    const index = this.#index(model)
+    let covered = 0
+    let minReplicas = Infinity
+    for (let layer = 0; layer < layers; layer++) {
+      for (let expert = 0; expert < experts; expert++) {
+        const replicas = index.at(layer, expert).length
+        if (replicas > 0) covered++
+        if (replicas < minReplicas) minReplicas = replicas
+      }
+    }
+    return { experts: layers * experts, covered, minReplicas: minReplicas === Infinity ? 0 : minReplicas }
+  }
+
+  routed(model: string, layers: number, experts: number): Float64Array {
+    const key = `${model}/${layers}/${experts}`
+    const known = this.#totals.get(key)
+    if (known !== undefined) return known.counts
+    const totals: Totals = { model, layers, experts, counts: new Float64Array(layers * experts) }
+    for (const { routing } of this.authors.values()) addCounts(totals.counts, totals, routing?.get(model), 1)
+    this.#totals.set(key, totals)
+    return totals.counts
+  }
+
+  #index(model: string): HolderIndex {
+    let index = this.#holders.get(model)
+    if (index === undefined) {
+      index = new HolderIndex(model, this.authors)
+      this.#holders.set(model, index)
+    }
+    return index
+  }
+}
+
+/** Who serves which expert of one model; an expert's list is made when it is first asked for. */
+class HolderIndex {
+  readonly #hosts: { readonly peer: string; readonly layers: readonly Uint8Array[] }[] = []
+  readonly #lists: (readonly string[] | undefined)[][] = []
+
+  constructor(model: string, authors: ReadonlyMap<string, AuthorView>) {
+    for (const [peer, author] of authors) {
+      const layers = author.holdings?.get(model)
+      if (layers !== undefined) this.#hosts.push({ peer, layers })
+    }
+  }
+
+  at(layer: number, expert: number): readonly string[] {
+    if (this.#hosts.length === 0) return NOBODY
+    const lists = (this.#lists[layer] ??= [])
+    return (lists[expert] ??= this.#hosts.filter(({ layers }) => bitmapHas(layers[layer], expert)).map(({ peer }) => peer))
+  }
+}
+
+function addCounts(into: Float64Array, shape: Totals, from: RoutingCounts | undefined, sign: 1 | -1): void {
+  if (from === undefined) return
+  const layers = Math.min(shape.layers, from.layers)
+  const experts = Math.min(shape.experts, from.experts)
+  for (let layer = 0; layer < layers; layer++) {
+    for (let expert = 0; expert < experts; expert++) {
+      into[layer * shape.experts + expert]! += sign * from.counts[layer * from.experts + expert]!
+    }
+  }
+}
+
+/** The join of two states of one author's grow-only counts: the greater of each. */
+export function joinRouting(a: Routing | null, b: Routing | null): Routing {
+  const joined = new Map(a ?? [])
+  for (const [model, counts] of b ?? []) joined.set(model, combineCounts(joined.get(model), counts, Math.max))
+  return joined
+}
+
+/** Counts of both, in a shape that holds both, `combine` deciding where both have one. */
+export function combineCounts(a: RoutingCounts | undefined, b: RoutingCounts, combine: (x: number, y: number) => number): RoutingCounts {
+  if (a === undefined) return { ...b, counts: Float64Array.from(b.counts) }
+  const layers = Math.max(a.layers, b.layers)
+  const experts = Math.max(a.experts, b.experts)
+  const counts = new Float64Array(layers * experts)
+  for (let layer = 0; layer < layers; layer++) {
+    for (let expert = 0; expert < experts; expert++) {
+      counts[layer * experts + expert] = combine(countAt(a, layer, expert), countAt(b, layer, expert))
+    }
+  }
+  return { layers, experts, counts }
+}
+
+function countAt(routing: RoutingCounts, layer: number, expert: number): number {
+  return layer < routing.layers && expert < routing.experts ? routing.counts[layer * routing.experts + expert]! : 0
+}

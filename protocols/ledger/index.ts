@@ -1,0 +1,6 @@
+export { createLedgerClient } from './client.ts'
+export type { LedgerClient, LedgerClientComponents, LedgerClientInit } from './client.ts'
+export type { LedgerAccess, SyncResult, Verdict } from './exchange.ts'
+export { createLedgerHandler } from './handler.ts'
+export type { LedgerHandler, LedgerHandlerComponents, LedgerHandlerInit } from './handler.ts'
+export { DEFAULTS, ID, LIMITS, Status, gossipTopic } from './protocol.ts'
