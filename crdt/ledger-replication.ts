@@ -245,9 +245,11 @@ class GossipReplication implements LedgerReplication {
 
   #connected(peer: PeerId, connection: Connection): void {
     const key = peer.toString()
+    // Every identification is announced, a push of one too; the first one counts.
+    const isKnown = this.#peers.has(key)
     this.#peers.set(key, peer)
     // A sync serves both sides; whoever dialled begins it.
-    if (connection.direction !== 'outbound') return
+    if (isKnown || connection.direction !== 'outbound') return
     this.#waiting.add(key)
     this.#next()
   }

@@ -92,7 +92,7 @@ export function snapshotOf(view: LedgerView): unknown {
     peer,
     profile,
     holdings: holdings && [...holdings].map(([model, layers]) => [model, layers.map((bitmap) => Buffer.from(bitmap).toString('hex'))]),
-    routing: routing && [...routing].map(([model, { layers, experts, counts }]) => [model, layers, experts, [...Array.from(counts)]]),
+    routing: routing && [...routing].map(([model, { layers, experts, counts }]) => [model, layers, experts, Array.from(counts)]),
     service,
   }))
 }

@@ -20,7 +20,7 @@ function setUp(t: TestContext) {
   const clock = new ManualClock()
   return {
     clock,
-    async author(n: number, init: Partial<LedgerInit> = {}): Promise<TestAuthor> {
+    author: async (n: number, init: Partial<LedgerInit> = {}): Promise<TestAuthor> => {
       const author = await createAuthor(n, clock, init)
       t.after(() => author.ledger.stop())
       return author

@@ -54,7 +54,7 @@ test('two copies that arrive together are applied once', async (t) => {
 interface Forgery {
   readonly name: string
   readonly reason: RejectionReason
-  make(setting: Awaited<ReturnType<typeof setUp>>): Promise<Uint8Array> | Uint8Array
+  readonly make: (setting: Awaited<ReturnType<typeof setUp>>) => Promise<Uint8Array> | Uint8Array
 }
 
 const mallory = await keyNumber(66)
