@@ -1,7 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 import { DeadlineError, InvalidMessageError, LimitExceededError, PeerLostError, PeerRefusedError } from '../wire/errors.ts'
 import { FrameDecoder, FrameWriter } from '../wire/frames.ts'
-import { callFrameBytes, decodeHello, decodeReply, encodeCall } from './messages.ts'
+import { callFrameBytes, decodeHello, decodeReply, encodeCall, replyFrameBytes } from './messages.ts'
 import type { ExpertCall, ExpertReply } from './messages.ts'
 import { EXPERT_LIMITS as LIMITS, FrameKind } from './protocol.ts'
 
@@ -12,6 +12,9 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+/** Experts that an error names of those that a host does not hold. */
+const NAMED_EXPERTS = 8
+
 interface Pending {
   readonly id: number
   readonly call: ExpertCall
@@ -20,7 +23,6 @@ interface Pending {
   timer: NodeJS.Timeout | null
   abort: (() => void) | null
   signal: AbortSignal | undefined
-  /** The caller has its answer (deadline, abort); the credit returns with the reply. */
   settled: boolean
 }
 
@@ -35,11 +37,13 @@ export class ExpertClient {
   readonly peer: string
   readonly #stream: Stream
   readonly #writer: FrameWriter
-  readonly #inFlight = new Map<number, Pending>()
+  /** null for a call whose caller is gone (deadline, abort): its rows are freed, its credit returns with the reply. */
+  readonly #inFlight = new Map<number, Pending | null>()
   readonly #waiting: Pending[] = []
   readonly #hello = Promise.withResolvers<void>()
   readonly #onClose: (error: Error) => void
   #credits = 0
+  #greeted = false
   #nextId = 1
   #lost: PeerLostError | null = null
   bytesReceived = 0
@@ -124,10 +128,8 @@ export class ExpertClient {
   #send(pending: Pending): void {
     let parts: Uint8Array[]
     try {
+      checkFrames(pending.call)
       parts = encodeCall(pending.call)
-      const bytes = callFrameBytes(pending.call)
-      if (bytes > LIMITS.maxFrameBytes)
-        throw new LimitExceededError(`a call of ${bytes} bytes exceeds the frame limit of ${LIMITS.maxFrameBytes}`)
     } catch (error) {
       this.#settle(pending)
       pending.reject(error as Error)
@@ -143,7 +145,10 @@ export class ExpertClient {
     this.#settle(pending)
     const waiting = this.#waiting.indexOf(pending)
     if (waiting >= 0) this.#waiting.splice(waiting, 1)
-    else if (this.#inFlight.has(pending.id)) this.#writer.write(pending.id, FrameKind.cancel)
+    else if (this.#inFlight.has(pending.id)) {
+      this.#inFlight.set(pending.id, null)
+      this.#writer.write(pending.id, FrameKind.cancel)
+    }
     pending.reject(error)
   }
 
@@ -155,7 +160,9 @@ export class ExpertClient {
 
   #onFrame(frame: { id: number; kind: number; payload: Uint8Array }): void {
     if (frame.kind === FrameKind.hello) {
+      if (this.#greeted) throw new InvalidMessageError('a second hello')
       const hello = decodeHello(frame.payload)
+      this.#greeted = true
       this.#credits = Math.min(hello.credits, LIMITS.maxCallsInFlight)
       this.#hello.resolve()
       this.#sendWaiting()
@@ -167,7 +174,7 @@ export class ExpertClient {
     this.#inFlight.delete(frame.id)
     this.#credits++
     this.#sendWaiting()
-    if (pending.settled) return
+    if (pending === null) return
     this.#settle(pending)
     try {
       const reply = decodeReply(frame.payload)
@@ -195,13 +202,23 @@ export class ExpertClient {
     this.#inFlight.clear()
     this.#waiting.length = 0
     for (const pending of pendings) {
-      if (pending.settled) continue
+      if (pending === null) continue
       this.#settle(pending)
       pending.reject(this.#lost)
     }
-    this.#hello.reject(this.#lost)
+    this.#hello.reject(cause instanceof DeadlineError ? cause : this.#lost)
     this.#stream.abort(cause)
     this.#onClose(cause)
+  }
+}
+
+/** Neither the call nor the reply to it may exceed a frame. */
+function checkFrames(call: ExpertCall): void {
+  const bytes = Math.max(callFrameBytes(call), replyFrameBytes(call.rowType, call.combine ? call.rows : call.pickRow.length, call.width))
+  if (bytes > LIMITS.maxFrameBytes) {
+    throw new LimitExceededError(
+      `a call that sends or asks for ${bytes} bytes exceeds the frame limit of ${LIMITS.maxFrameBytes}: send fewer rows`,
+    )
   }
 }
 
@@ -218,6 +235,6 @@ function checkAnswers(call: ExpertCall, reply: ExpertResult): void {
 }
 
 function refusalOf(peer: string, call: ExpertCall, reply: Exclude<ExpertReply, ExpertResult>): string {
-  const detail = reply.status === 'notHeld' ? ` (experts ${reply.experts.join(', ')})` : ''
+  const detail = reply.status === 'notHeld' ? ` (experts ${reply.experts.slice(0, NAMED_EXPERTS).join(', ')})` : ''
   return `host ${peer} refused layer ${call.layer}: ${reply.status}${detail}`
 }

@@ -1,7 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 import { FrameDecoder, FrameWriter } from '../wire/frames.ts'
-import { isMeshError } from '../wire/errors.ts'
-import { decodeCall, encodeHello, encodeReply } from './messages.ts'
+import { DeadlineError, InvalidMessageError, isMeshError, LimitExceededError } from '../wire/errors.ts'
+import { decodeCall, encodeHello, encodeReply, replyFrameBytes } from './messages.ts'
 import type { ExpertCall, ExpertReply } from './messages.ts'
 import { EXPERT_LIMITS as LIMITS, EXPERT_REVISION, FrameKind } from './protocol.ts'
 
@@ -26,7 +26,8 @@ export interface ExpertHandlerInit {
 
 /**
  * The serving side of `/skein/expert/1`, for `libp2p.handle`. Each call gets exactly one reply; a malformed call is answered
- * `malformed`, a frame over its limit, an unknown frame or more calls than granted end the stream.
+ * `malformed`, one that asks for too much `tooLarge`. What ends the stream: a frame over its limit or of an unknown kind, a frame that
+ * is not whole in time, more calls than granted, a call id used twice, too many malformed calls, replies that are not read.
  */
 export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, peer: string) => void {
   const credits = init.credits ?? LIMITS.maxCallsInFlight
@@ -34,20 +35,24 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
   return (stream, peer) => {
     const inFlight = new Map<number, { cancelled: boolean }>()
     let closed = false
-    const writer = new FrameWriter(stream, (error) => stream.abort(error))
+    let malformed = 0
+    let frameTimer: NodeJS.Timeout | null = null
 
-    const end = (error?: Error): void => {
+    const end = (violation?: Error): void => {
       if (closed) return
       closed = true
+      clearTimeout(frameTimer ?? undefined)
       for (const entry of inFlight.values()) entry.cancelled = true
       inFlight.clear()
-      if (error !== undefined) {
-        init.onViolation?.(peer, error)
-        stream.abort(error)
+      if (violation !== undefined) {
+        init.onViolation?.(peer, violation)
+        stream.abort(violation)
       } else if (stream.status === 'open') {
-        stream.close().catch((cause: Error) => stream.abort(cause))
+        stream.close({ signal: AbortSignal.timeout(LIMITS.closeTimeoutMs) }).catch((cause: Error) => stream.abort(cause))
       }
     }
+
+    const writer = new FrameWriter(stream, (error) => (isMeshError(error, 'LimitExceededError') ? end(error) : stream.abort(error)))
 
     const reply = (id: number, answer: ExpertReply): void => {
       inFlight.delete(id)
@@ -55,40 +60,58 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
     }
 
     const onCall = (id: number, payload: Uint8Array): void => {
-      if (inFlight.has(id)) throw new Error(`call id ${id} is used twice`)
-      if (inFlight.size >= credits) throw new Error(`more than the ${credits} calls granted`)
+      if (inFlight.has(id)) throw new InvalidMessageError(`call id ${id} is used twice`)
+      if (inFlight.size >= credits) throw new LimitExceededError(`more than the ${credits} calls granted`)
       const entry = { cancelled: false }
       inFlight.set(id, entry)
       let call: ExpertCall
       try {
         call = decodeCall(payload)
+        checkReplyFits(call)
       } catch (error) {
+        if (++malformed > LIMITS.maxMalformedCalls) throw error
         init.onViolation?.(peer, error as Error)
         reply(id, { status: isMeshError(error, 'LimitExceededError') ? 'tooLarge' : 'malformed' })
         return
       }
       const served: ServedCall = { ...call, peer, receivedAt: performance.now(), isCancelled: () => entry.cancelled }
-      init.serve(served).then(
-        (answer) => reply(id, answer),
-        () => reply(id, { status: 'failed' }),
-      )
+      init
+        .serve(served)
+        .then((answer) => reply(id, answer))
+        .catch(() => reply(id, { status: 'failed' }))
     }
 
     const decoder = new FrameDecoder({
       maxFrameBytes: LIMITS.maxFrameBytes,
       onFrame: ({ id, kind, payload }) => {
+        if (closed) return
+        // The bytes that follow belong to a new frame, with time of its own.
+        frameTimer?.refresh()
         if (kind === FrameKind.call) onCall(id, payload)
         else if (kind === FrameKind.cancel) {
           const entry = inFlight.get(id)
           if (entry !== undefined) entry.cancelled = true
-        } else throw new Error(`frame kind ${kind} is not for a host`)
+        } else throw new InvalidMessageError(`frame kind ${kind} is not for a host`)
       },
     })
+
+    const watchFrame = (): void => {
+      if (closed || !decoder.isPartial) {
+        clearTimeout(frameTimer ?? undefined)
+        frameTimer = null
+      } else {
+        frameTimer ??= setTimeout(
+          () => end(new DeadlineError(`a frame was not whole within ${LIMITS.frameTimeoutMs} ms`)),
+          LIMITS.frameTimeoutMs,
+        )
+      }
+    }
 
     stream.addEventListener('message', (event) => {
       if (closed) return
       try {
         for (const chunk of event.data instanceof Uint8Array ? [event.data] : event.data) decoder.push(chunk)
+        watchFrame()
       } catch (error) {
         end(error as Error)
       }
@@ -97,4 +120,10 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
     stream.addEventListener('close', () => end())
     writer.write(0, FrameKind.hello, encodeHello({ revision: EXPERT_REVISION, credits }))
   }
+}
+
+/** A call of few bytes can ask for many: the driver would have to end the stream at such a reply. */
+function checkReplyFits(call: ExpertCall): void {
+  const bytes = replyFrameBytes(call.rowType, call.combine ? call.rows : call.pickRow.length, call.width)
+  if (bytes > LIMITS.maxFrameBytes) throw new LimitExceededError(`a reply of ${bytes} bytes exceeds the limit of ${LIMITS.maxFrameBytes}`)
 }

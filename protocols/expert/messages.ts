@@ -187,6 +187,7 @@ export function decodeReply(bytes: Uint8Array): ExpertReply {
       return { status: 'busy', retryAfterMs: view.getUint32(4, true) }
     case Status.notHeld: {
       const count = Math.floor((bytes.length - 8) / 2)
+      if (count > LIMITS.maxPicks) throw new LimitExceededError(`${count} experts not held, of at most ${LIMITS.maxPicks} picks`)
       return { status: 'notHeld', experts: Array.from({ length: count }, (_, i) => view.getUint16(8 + i * 2, true)) }
     }
     case Status.cancelled:

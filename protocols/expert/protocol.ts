@@ -8,7 +8,7 @@ export const EXPERT_REVISION = 1
 export const FrameKind = Object.freeze({ hello: 1, call: 2, reply: 3, cancel: 4 } as const)
 
 export const EXPERT_LIMITS = Object.freeze({
-  /** One frame, either way: 256 rows of 2048 f32 back for each of 8 experts. */
+  /** One frame, either way: twice what Skein's driver lets a host send back for a layer. */
   maxFrameBytes: 16 * 1024 * 1024,
   /** Rows of one call. */
   maxRows: 1024,
@@ -22,6 +22,12 @@ export const EXPERT_LIMITS = Object.freeze({
   maxDeadlineMs: 120_000,
   /** Wait for a host's hello after the stream is open. */
   helloTimeoutMs: 10_000,
+  /** From the first byte of a call's frame to its last: no call lives longer. */
+  frameTimeoutMs: 120_000,
+  /** Malformed calls on one stream before it ends. */
+  maxMalformedCalls: 16,
+  /** Wait for the last replies to leave when a driver has ended its side. */
+  closeTimeoutMs: 5_000,
 })
 
 /** 1xx done, 2xx refused but well-formed, 4xx malformed, 5xx failed. */

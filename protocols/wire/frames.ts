@@ -34,6 +34,11 @@ export class FrameDecoder {
     this.#onFrame = init.onFrame
   }
 
+  /** True while a frame has begun and not ended. */
+  get isPartial(): boolean {
+    return this.#headerBytes > 0 || this.#body !== null
+  }
+
   /** Throws `LimitExceededError` or `InvalidMessageError` for a frame that must not be read; the stream is then useless. */
   push(chunk: Uint8Array): void {
     let at = 0
@@ -89,28 +94,36 @@ export interface FrameSink {
   /** False when the caller should wait for {@link onDrain}. */
   send(data: Uint8Array): boolean
   onDrain(): Promise<void>
+  /** Bytes taken by `send` and not yet passed on. */
+  readonly writeBufferLength: number
 }
+
+/** Bytes that may wait for a peer that does not read: four of the largest frames of any protocol. */
+export const MAX_UNSENT_BYTES = 64 * 1024 * 1024
 
 /**
  * Writes frames, all of one turn of the event loop in as few sends as possible (corking is worth 3-4.5x at 128 B).
- * What waits for a slow peer is bounded by the credits of the protocol above, not here.
  */
 export class FrameWriter {
   readonly #sink: FrameSink
   readonly #onError: (error: Error) => void
   #queue: Uint8Array[] = []
+  #queuedBytes = 0
+  #failed = false
   #scheduled = false
   #flushing = false
   /** Bytes handed to the stream so far. */
   bytesSent = 0
 
-  /** `onError` hears of a stream that can't be written any more; frames written later are dropped. */
+  /** `onError` hears once why nothing more can be written: `LimitExceededError` for a peer that does not read, else the stream's error. */
   constructor(sink: FrameSink, onError: (error: Error) => void) {
     this.#sink = sink
     this.#onError = onError
   }
 
+  /** Never throws: a frame that can't be written is dropped, and `onError` hears why. */
   write(id: number, kind: number, ...parts: Uint8Array[]): void {
+    if (this.#failed) return
     const header = new Uint8Array(FRAME_HEADER_BYTES)
     const view = new DataView(header.buffer)
     let length = COUNTED_HEADER_BYTES
@@ -119,15 +132,18 @@ export class FrameWriter {
     view.setUint32(4, id, true)
     view.setUint8(8, kind)
     this.#queue.push(header, ...parts)
+    this.#queuedBytes += 4 + length
+    // The stream's own buffer counts: libp2p's `onDrain` does not hold back a writer that has once been drained.
+    if (this.#queuedBytes + this.#sink.writeBufferLength > MAX_UNSENT_BYTES) {
+      this.#fail(new LimitExceededError(`the peer leaves more than ${MAX_UNSENT_BYTES} bytes unread`))
+      return
+    }
     if (this.#scheduled || this.#flushing) return
     this.#scheduled = true
     // After the promise reactions of this turn, so that the answers to one received chunk leave together; before the next I/O.
     process.nextTick(() => {
       this.#scheduled = false
-      this.#flush().catch((error: Error) => {
-        this.#queue = []
-        this.#onError(error)
-      })
+      this.#flush().catch((error: Error) => this.#fail(error))
     })
   }
 
@@ -144,6 +160,7 @@ export class FrameWriter {
           while (to < queue.length && bytes + queue[to]!.length <= CORK_BYTES) bytes += queue[to++]!.length
           const batch = to === from + 1 ? queue[from]! : Buffer.concat(queue.slice(from, to), bytes)
           from = to
+          this.#queuedBytes -= batch.length
           this.bytesSent += batch.length
           if (!this.#sink.send(batch)) await this.#sink.onDrain()
         }
@@ -151,5 +168,12 @@ export class FrameWriter {
     } finally {
       this.#flushing = false
     }
+  }
+
+  #fail(error: Error): void {
+    if (this.#failed) return
+    this.#failed = true
+    this.#queue = []
+    this.#onError(error)
   }
 }
