@@ -13,7 +13,9 @@ export function bitmapHas(bitmap: Uint8Array | undefined, expert: number): boole
 /** The set bits, ascending. */
 export function bitmapMembers(bitmap: Uint8Array): number[] {
   const experts: number[] = []
-  for (let i = 0; i < bitmap.length * 8; i++) if (bitmapHas(bitmap, i)) experts.push(i)
+  for (let i = 0; i < bitmap.length; i++) {
+    for (let rest = bitmap[i]!; rest !== 0; rest &= rest - 1) experts.push(i * 8 + 31 - Math.clz32(rest & -rest))
+  }
   return experts
 }
 

@@ -1,5 +1,5 @@
 import type { Routing, RoutingCounts } from './schema.ts'
-import { bitmapHas } from './bitmap.ts'
+import { bitmapMembers } from './bitmap.ts'
 import type { TopicRecord } from './record.ts'
 
 /** What the swarm knows of one author now. */
@@ -113,22 +113,21 @@ export class MergedView implements LedgerView {
   }
 }
 
-/** Who serves which expert of one model; an expert's list is made when it is first asked for. */
+/** Who serves which expert of one model. */
 class HolderIndex {
-  readonly #hosts: { readonly peer: string; readonly layers: readonly Uint8Array[] }[] = []
-  readonly #lists: (readonly string[] | undefined)[][] = []
+  readonly #lists: (string[] | undefined)[][] = []
 
   constructor(model: string, authors: ReadonlyMap<string, AuthorView>) {
     for (const [peer, author] of authors) {
-      const layers = author.holdings?.get(model)
-      if (layers !== undefined) this.#hosts.push({ peer, layers })
+      for (const [layer, bitmap] of author.holdings?.get(model)?.entries() ?? []) {
+        const lists = (this.#lists[layer] ??= [])
+        for (const expert of bitmapMembers(bitmap)) (lists[expert] ??= []).push(peer)
+      }
     }
   }
 
   at(layer: number, expert: number): readonly string[] {
-    if (this.#hosts.length === 0) return NOBODY
-    const lists = (this.#lists[layer] ??= [])
-    return (lists[expert] ??= this.#hosts.filter(({ layers }) => bitmapHas(layers[layer], expert)).map(({ peer }) => peer))
+    return this.#lists[layer]?.[expert] ?? NOBODY
   }
 }
 
