@@ -12,7 +12,7 @@ export interface ServedCall extends ExpertCall {
   /** When it arrived, in `performance.now()` milliseconds. */
   readonly receivedAt: number
   /** True once the driver has cancelled it or is gone: its result will not be read. */
-  isCancelled(): boolean
+  readonly isCancelled: () => boolean
 }
 
 export interface ExpertHandlerInit {
@@ -38,10 +38,16 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
     let malformed = 0
     let frameTimer: NodeJS.Timeout | null = null
 
+    const stopFrameTimer = (): void => {
+      if (frameTimer === null) return
+      clearTimeout(frameTimer)
+      frameTimer = null
+    }
+
     const end = (violation?: Error): void => {
       if (closed) return
       closed = true
-      clearTimeout(frameTimer ?? undefined)
+      stopFrameTimer()
       for (const entry of inFlight.values()) entry.cancelled = true
       inFlight.clear()
       if (violation !== undefined) {
@@ -85,8 +91,7 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
       maxFrameBytes: LIMITS.maxFrameBytes,
       onFrame: ({ id, kind, payload }) => {
         if (closed) return
-        // The bytes that follow belong to a new frame, with time of its own.
-        frameTimer?.refresh()
+        stopFrameTimer()
         if (kind === FrameKind.call) onCall(id, payload)
         else if (kind === FrameKind.cancel) {
           const entry = inFlight.get(id)
@@ -96,15 +101,9 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
     })
 
     const watchFrame = (): void => {
-      if (closed || !decoder.isPartial) {
-        clearTimeout(frameTimer ?? undefined)
-        frameTimer = null
-      } else {
-        frameTimer ??= setTimeout(
-          () => end(new DeadlineError(`a frame was not whole within ${LIMITS.frameTimeoutMs} ms`)),
-          LIMITS.frameTimeoutMs,
-        )
-      }
+      if (closed || frameTimer !== null || !decoder.isPartial) return
+      const late = new DeadlineError(`a frame was not whole within ${LIMITS.frameTimeoutMs} ms`)
+      frameTimer = setTimeout(() => end(late), LIMITS.frameTimeoutMs)
     }
 
     stream.addEventListener('message', (event) => {
