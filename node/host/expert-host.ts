@@ -33,15 +33,24 @@ export interface ExpertHostInit {
   readonly concurrency: number
 }
 
-/** Jobs that may wait, over all peers, before calls are refused as busy. */
-const MAX_WAITING = 1024
-/** Share of the waiting room that one peer may fill. */
-const MAX_WAITING_PER_PEER = 256
+/** Jobs that wait, and the bytes of their rows. */
+interface Room {
+  jobs: number
+  bytes: number
+}
+
+/** What may wait, over all peers, before calls are refused as busy. */
+const MAX_WAITING: Readonly<Room> = { jobs: 1024, bytes: 256 * 1024 * 1024 }
+/** What one peer may fill of it. */
+const MAX_WAITING_PER_PEER: Readonly<Room> = { jobs: 256, bytes: 64 * 1024 * 1024 }
 const PRIORITIES = 3
+/** Jobs of this node's own driver wait under this name. */
+const OWN_DRIVER = ''
 
 interface Waiting {
   readonly start: () => void
   readonly peer: string
+  readonly bytes: number
 }
 
 /** How many calls were served, refused and failed, and how long they took; for the ledger and metrics. */
@@ -57,8 +66,8 @@ export class ExpertHost {
   readonly #models = new Map<string, HostedModel>()
   readonly #concurrency: number
   readonly #queues: Waiting[][] = Array.from({ length: PRIORITIES }, () => [])
-  readonly #waitingOf = new Map<string, number>()
-  #waiting = 0
+  readonly #waiting: Room = { jobs: 0, bytes: 0 }
+  readonly #waitingOf = new Map<string, Room>()
   #running = 0
   #averageUs = 0
   readonly counts: HostCounts = { served: 0, busy: 0, failed: 0, rows: 0 }
@@ -73,25 +82,18 @@ export class ExpertHost {
     this.#models.set(model.digest, model)
   }
 
-  remove(digest: string): void {
-    this.#models.delete(digest)
-  }
-
-  has(digest: string, layer: number, expert: number): boolean {
-    return this.#models.get(digest)?.experts.has(layer, expert) ?? false
-  }
-
   /** Answers a peer's call; never rejects for what a peer may send. */
   async serve(call: ServedCall): Promise<ExpertReply> {
     const model = this.#models.get(call.model)
     const missing = [...new Set(call.pickExpert)].filter((expert) => model === undefined || !model.experts.has(call.layer, expert))
     if (model === undefined || missing.length > 0) return { status: 'notHeld', experts: missing }
     if (call.width !== model.hiddenSize) return { status: 'malformed' }
-    if (this.#waiting >= MAX_WAITING || (this.#waitingOf.get(call.peer) ?? 0) >= MAX_WAITING_PER_PEER) {
+    const waitingOfPeer = this.#waitingOf.get(call.peer)
+    if (isFull(this.#waiting, MAX_WAITING) || (waitingOfPeer !== undefined && isFull(waitingOfPeer, MAX_WAITING_PER_PEER))) {
       this.counts.busy++
-      return { status: 'busy', retryAfterMs: Math.ceil((this.#waiting * this.#averageUs) / this.#concurrency / 1000) + 1 }
+      return { status: 'busy', retryAfterMs: Math.ceil((this.#waiting.jobs * this.#averageUs) / this.#concurrency / 1000) + 1 }
     }
-    const turn = this.#turn(call.priority, call.peer)
+    const turn = this.#turn(call, call.peer)
     if (turn !== null) await turn
     const startedAt = performance.now()
     try {
@@ -123,7 +125,7 @@ export class ExpertHost {
     const model = this.#models.get(digest)
     if (model === undefined) throw new Error(`model ${digest} is not hosted here`)
     const askedAt = performance.now()
-    const turn = this.#turn(job.priority, '')
+    const turn = this.#turn(job, OWN_DRIVER)
     if (turn !== null) await turn
     const startedAt = performance.now()
     try {
@@ -135,14 +137,18 @@ export class ExpertHost {
   }
 
   /** null when the job may start at once. */
-  #turn(priority: PriorityLevel, peer: string): Promise<void> | null {
+  #turn({ priority, x }: HostJob, peer: string): Promise<void> | null {
     if (this.#running < this.#concurrency) {
       this.#running++
       return null
     }
-    this.#waiting++
-    this.#waitingOf.set(peer, (this.#waitingOf.get(peer) ?? 0) + 1)
-    return new Promise((resolve) => this.#queues[priority]!.push({ start: resolve, peer }))
+    let ofPeer = this.#waitingOf.get(peer)
+    if (ofPeer === undefined) this.#waitingOf.set(peer, (ofPeer = { jobs: 0, bytes: 0 }))
+    for (const room of [this.#waiting, ofPeer]) {
+      room.jobs++
+      room.bytes += x.byteLength
+    }
+    return new Promise((resolve) => this.#queues[priority]!.push({ start: resolve, peer, bytes: x.byteLength }))
   }
 
   #next(): void {
@@ -151,10 +157,16 @@ export class ExpertHost {
       this.#running--
       return
     }
-    this.#waiting--
-    const left = (this.#waitingOf.get(next.peer) ?? 1) - 1
-    if (left > 0) this.#waitingOf.set(next.peer, left)
-    else this.#waitingOf.delete(next.peer)
+    const ofPeer = this.#waitingOf.get(next.peer)!
+    for (const room of [this.#waiting, ofPeer]) {
+      room.jobs--
+      room.bytes -= next.bytes
+    }
+    if (ofPeer.jobs === 0) this.#waitingOf.delete(next.peer)
     next.start()
   }
+}
+
+function isFull(room: Readonly<Room>, limit: Readonly<Room>): boolean {
+  return room.jobs >= limit.jobs || room.bytes >= limit.bytes
 }
