@@ -42,7 +42,7 @@ export function defaultDataDir(): string {
  */
 export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
   const fromEnv = readEnvironment(env)
-  const dataDir = resolve(text(flags.data ?? fromEnv.data, '--data') ?? defaultDataDir())
+  const dataDir = resolve(text(flags.data, '--data') ?? text(fromEnv.data, environmentName('data')) ?? defaultDataDir())
   const fromFile = readFile(join(dataDir, 'config.json'))
   const pick = (key: SettingKey): { value: unknown; from: string } => {
     if (flags[key] !== undefined) return { value: flags[key], from: flagName(key) }
@@ -64,30 +64,32 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     return chosen as T
   }
 
+  const integerOf = (key: SettingKey, low: number, high: number): number | undefined => integer(textOf(key), pick(key).from, low, high)
+
   const swarm = textOf('swarm') ?? 'public'
-  if (!/^[a-z0-9][a-z0-9-]{0,31}$/.test(swarm)) throw new ConfigError(`--swarm ${swarm}: use 1-32 lower-case letters, digits and dashes`)
+  if (!/^[a-z0-9][a-z0-9-]{0,31}$/.test(swarm))
+    throw new ConfigError(`${pick('swarm').from} ${swarm}: use 1-32 lower-case letters, digits and dashes, none of them first`)
   const name = textOf('name') ?? null
   if (name !== null && !/^[\p{L}\p{N} ._-]{1,40}$/u.test(name))
-    throw new ConfigError(`--name ${name}: use 1-40 letters, digits, spaces, dots, dashes`)
+    throw new ConfigError(`${pick('name').from} ${name}: use 1-40 letters, digits, spaces, dots, dashes`)
   const apiHost = textOf('apiHost') ?? '127.0.0.1'
   const apiKey = textOf('apiKey') ?? null
   if (!LOOPBACK.includes(apiHost) && apiKey === null) {
-    throw new ConfigError(`--api-host ${apiHost} is reachable from other machines: set --api-key, or listen on 127.0.0.1`)
+    throw new ConfigError(`${pick('apiHost').from} ${apiHost} is reachable from other machines: set --api-key, or listen on 127.0.0.1`)
   }
   const mdns = pick('mdns')
-  const threads = integer(textOf('threads'), '--threads', 1, MAX_THREADS)
   return Object.freeze({
     dataDir,
     storeDir: resolve(textOf('store') ?? join(dataDir, 'blobs')),
     name,
     swarm,
-    listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], '--listen', false),
-    bootstrap: addresses(listOf('bootstrap') ?? [], '--bootstrap', true),
+    listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], pick('listen').from, false),
+    bootstrap: addresses(listOf('bootstrap') ?? [], pick('bootstrap').from, true),
     mdns: switchOf(mdns.value, mdns.from) ?? true,
     models: listOf('model') ?? ['ember'],
-    host: parseHostChoice(textOf('host') ?? 'all'),
-    threads: threads ?? availableParallelism(),
-    api: Object.freeze({ host: apiHost, port: integer(textOf('apiPort'), '--api-port', 0, 65_535) ?? 4114, key: apiKey }),
+    host: parseHostChoice(textOf('host') ?? 'all', pick('host').from),
+    threads: integerOf('threads', 1, MAX_THREADS) ?? availableParallelism(),
+    api: Object.freeze({ host: apiHost, port: integerOf('apiPort', 0, 65_535) ?? 4114, key: apiKey }),
     wire: choiceOf('wire', ['f32', 'f16', 'i8'], 'f16'),
     combine: choiceOf('combine', ['host', 'driver'], 'host'),
     logLevel: choiceOf('log', ['silent', 'error', 'info', 'debug'], 'info'),
@@ -119,7 +121,8 @@ function readFile(path: string): RawSettings {
     throw new ConfigError(`${path} is not JSON: ${(error as Error).message}`, { cause: error })
   }
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw new ConfigError(`${path} must hold one JSON object`)
-  const known = SETTINGS.map((setting): string => setting.key)
+  // The file is found by the data directory, so it can't name it.
+  const known = SETTINGS.map((setting): string => setting.key).filter((key) => key !== 'data')
   const unknown = Object.keys(parsed).find((key) => !known.includes(key))
   if (unknown !== undefined) throw new ConfigError(`${path} has an unknown setting "${unknown}"; known are ${known.join(', ')}`)
   return parsed as RawSettings
@@ -145,15 +148,15 @@ function switchOf(value: unknown, from: string): boolean | undefined {
   throw new ConfigError(`${from} must be true or false`)
 }
 
-function integer(value: string | undefined, flag: string, low: number, high: number): number | undefined {
+function integer(value: string | undefined, from: string, low: number, high: number): number | undefined {
   if (value === undefined) return undefined
   const number = Number(value)
   if (!Number.isInteger(number) || number < low || number > high)
-    throw new ConfigError(`${flag} ${value}: use a whole number from ${low} to ${high}`)
+    throw new ConfigError(`${from} ${value}: use a whole number from ${low} to ${high}`)
   return number
 }
 
-function addresses(values: readonly string[], flag: string, needsPeer: boolean): string[] {
+function addresses(values: readonly string[], from: string, needsPeer: boolean): string[] {
   for (const value of values) {
     let names: string[]
     try {
@@ -161,10 +164,10 @@ function addresses(values: readonly string[], flag: string, needsPeer: boolean):
         .getComponents()
         .map((component) => component.name)
     } catch {
-      throw new ConfigError(`${flag} ${value} is not a multiaddr, for example /ip4/192.0.2.1/tcp/4115${needsPeer ? '/p2p/<peer id>' : ''}`)
+      throw new ConfigError(`${from} ${value} is not a multiaddr, for example /ip4/192.0.2.1/tcp/4115${needsPeer ? '/p2p/<peer id>' : ''}`)
     }
     if (needsPeer && !names.includes('p2p'))
-      throw new ConfigError(`${flag} ${value} does not end in /p2p/<peer id>: copy the whole address that the other node prints`)
+      throw new ConfigError(`${from} ${value} does not end in /p2p/<peer id>: copy the whole address that the other node prints`)
   }
   return [...values]
 }

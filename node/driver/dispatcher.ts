@@ -101,7 +101,7 @@ export class Dispatcher {
       const orphan = runs.find((run) => !candidates.some((candidate) => candidate.holds(work.layer, run.expert)))
       if (orphan === undefined) return this.#assign(context, work, runs, candidates)
       if (discovered)
-        throw new NoRouteError(work.layer, orphan.expert, excluded.length > 0 ? `${excluded.length} hosts failed` : 'nobody announces it')
+        throw new NoRouteError(work.layer, orphan.expert, excluded.length > 0 ? failedHosts(excluded.length) : 'nobody announces it')
       const signal = AbortSignal.any([context.signal, AbortSignal.timeout(DISCOVERY_TIMEOUT_MS)])
       discovered = true
       await this.#components.discover(context.model, work.layer, orphan.expert, signal)
@@ -158,15 +158,24 @@ export class Dispatcher {
       const first = await raceHedge(primary, deadlineMs * HEDGE_SHARE)
       if (first.kind === 'answered') return [first.value]
       context.signal.throwIfAborted()
-      if (first.kind === 'failed' && (!isPeerFailure(first.error) || excluded.length + 1 >= MAX_ATTEMPTS)) throw first.error
+      if (first.kind === 'failed' && !isPeerFailure(first.error)) throw first.error
+      if (first.kind === 'failed' && excluded.length + 1 >= MAX_ATTEMPTS) {
+        const [run] = assigned.group.runs
+        throw new NoRouteError(work.layer, run!.expert, `${failedHosts(MAX_ATTEMPTS)}, the last so: ${first.error.message}`)
+      }
       context.tally.retried++
       const rescue = { ...context, signal: cancel.signal }
       const second = this.#runRuns(rescue, work, assigned.group.runs, [...excluded, assigned.peer])
       if (first.kind === 'failed') return await second
+      let isSilent = true
+      const late = primary.then((value) => [value]).finally(() => (isSilent = false))
       // The loser of a hedge is cancelled; if one fails the other still counts.
-      return await Promise.any([primary.then((value) => [value]), second]).catch((error: AggregateError) => {
+      const winner = await Promise.any([late, second]).catch((error: AggregateError) => {
         throw error.errors.at(-1)
       })
+      // Else the next layer would wait for it as long again.
+      if (isSilent) this.#components.costs.failed(assigned.peer)
+      return winner
     } finally {
       cancel.abort(LOST_RACE)
       context.signal.removeEventListener('abort', onAbort)
@@ -279,6 +288,10 @@ function sumInExpertOrder(work: LayerWork, partials: readonly Partial[], into: F
 
 function layerRows(group: ExpertGroup): Uint16Array {
   return group.pickRow.map((row) => group.rowOf[row]!)
+}
+
+function failedHosts(count: number): string {
+  return count === 1 ? 'its only host failed' : `${count} hosts failed`
 }
 
 /** Failures of a peer, which another replica may mend. */

@@ -83,7 +83,9 @@ export class Driver implements QueryService {
       throw new BusyError(`${MAX_ACTIVE} queries are being answered and ${MAX_WAITING} wait: try again later`)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const onAbort = (): void => {
-      this.#waiting.splice(this.#waiting.indexOf(resolve), 1)
+      const place = this.#waiting.indexOf(resolve)
+      // Not there: the place was just handed over, and the query itself will see the abort.
+      if (place >= 0) this.#waiting.splice(place, 1)
       reject(signal.reason as Error)
     }
     this.#waiting.push(resolve)

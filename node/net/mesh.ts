@@ -12,10 +12,10 @@ import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
-import { yamux } from '@libp2p/yamux'
 import { LevelDatastore } from 'datastore-level'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
+import { quietYamux } from './quiet-yamux.ts'
 
 export type MeshServices = { identify: Identify; identifyPush: IdentifyPush; ping: Ping; dht: KadDHT; pubsub: GossipSub }
 export type Mesh = Libp2p<MeshServices>
@@ -61,7 +61,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     addresses: { listen: [...init.listen] },
     transports: [tcp()],
     connectionEncrypters: [tls(), noise()],
-    streamMuxers: [yamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS } })],
+    streamMuxers: [quietYamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS } })],
     connectionManager: { inboundConnectionThreshold: INBOUND_CONNECTIONS_PER_SECOND, maxConnections: MAX_CONNECTIONS },
     // It aborts connections whose pings are slow, which under a saturated CPU are those that work hardest; calls have deadlines of their own.
     connectionMonitor: { enabled: false },

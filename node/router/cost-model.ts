@@ -10,13 +10,15 @@ export interface HostCost {
   readonly perPickUs: number
 }
 
-/** Weight of the newest measurement: about the last ten calls count. */
+/** Least weight of a new measurement: about the last ten calls count. One after a pause weighs more, by the half-life below. */
 const EWMA_WEIGHT = 0.2
 /** First backoff of a host that failed, doubled with each failure in a row. */
 const BACKOFF_MS = 15_000
 const MAX_BACKOFF_MS = 15 * 60_000
 /** Refused as busy says nothing bad of a host: it is left alone as long as it asks, within this. */
 const MAX_BUSY_MS = 5_000
+/** Half-life of a measurement's worth. A host that costs ten times the best is tried again after about seven seconds, at the price of one slow call. */
+const TRUST_HALF_LIFE_MS = 2_000
 /** Compute of a pair at a host of which nothing is known. */
 const UNKNOWN_PER_PICK_US = 500
 const UNKNOWN_OVERHEAD_US = 50_000
@@ -59,9 +61,10 @@ export class CostModel {
   succeeded(peer: string, sample: CallSample): void {
     const host = this.#record(peer)
     const overhead = Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs)
-    host.overheadUs = smooth(host.overheadUs, overhead)
-    host.queueUs = smooth(host.queueUs, sample.queueUs)
-    host.perPickUs = smooth(host.perPickUs, sample.computeUs / Math.max(1, sample.picks))
+    const weight = Math.max(EWMA_WEIGHT, 1 - this.#trust(host))
+    host.overheadUs = smooth(host.overheadUs, overhead, weight)
+    host.queueUs = smooth(host.queueUs, sample.queueUs, weight)
+    host.perPickUs = smooth(host.perPickUs, sample.computeUs / Math.max(1, sample.picks), weight)
     host.failures = 0
     host.backoffUntil = 0
     host.measuredAt = this.#now()
@@ -107,11 +110,13 @@ export class CostModel {
 
   cost(peer: string, local: boolean, prior: CostPrior): HostCost {
     const host = this.#hosts.get(peer)
+    // What is not measured any more may have become better: the estimate falls until the host is tried again.
+    const hope = host === undefined || local ? 1 : this.#trust(host)
     return {
       peer,
       local,
-      overheadUs: host?.overheadUs ?? (local ? 0 : UNKNOWN_OVERHEAD_US),
-      queueUs: host?.queueUs ?? 0,
+      overheadUs: (host?.overheadUs ?? (local ? 0 : UNKNOWN_OVERHEAD_US)) * hope,
+      queueUs: (host?.queueUs ?? 0) * hope,
       perPickUs: host?.perPickUs ?? prior.serviceUs ?? UNKNOWN_PER_PICK_US,
     }
   }
@@ -119,6 +124,11 @@ export class CostModel {
   counts(peer: string): { succeeded: number; failed: number; overheadUs: number | null } {
     const host = this.#hosts.get(peer)
     return { succeeded: host?.succeeded ?? 0, failed: host?.failed ?? 0, overheadUs: host?.overheadUs ?? null }
+  }
+
+  /** 1 for what was measured just now, falling to 0. */
+  #trust(host: HostRecord): number {
+    return 2 ** -((this.#now() - host.measuredAt) / TRUST_HALF_LIFE_MS)
   }
 
   #record(peer: string): HostRecord {
@@ -131,6 +141,6 @@ export class CostModel {
   }
 }
 
-function smooth(old: number | null, value: number): number {
-  return old === null ? value : old + EWMA_WEIGHT * (value - old)
+function smooth(old: number | null, value: number, weight: number): number {
+  return old === null ? value : old + weight * (value - old)
 }

@@ -16,22 +16,22 @@ export interface ShardRange {
   readonly last: number
 }
 
-/** Reads `all`, `none`, `0.5`, or `<layer>:<first>-<last>,...`. Throws `ConfigError` naming the flag. */
-export function parseHostChoice(text: string): HostChoice {
+/** Reads `all`, `none`, `0.5`, or `<layer>:<first>-<last>,...`. Throws `ConfigError` naming the setting, `from`. */
+export function parseHostChoice(text: string, from = '--host'): HostChoice {
   const value = text.trim()
   if (value === 'all' || value === 'none') return { kind: value }
   if (/^[0-9]*\.?[0-9]+$/.test(value)) {
     const share = Number(value)
     if (share > 0 && share <= 1) return { kind: 'fraction', share }
-    throw new ConfigError(`--host ${text}: a fraction must be above 0 and at most 1, for example 0.5`)
+    throw new ConfigError(`${from} ${text}: a fraction must be above 0 and at most 1, for example 0.5`)
   }
   const ranges = value.split(',').map((part) => {
     const match = /^(\d{1,5}):(\d{1,5})(?:-(\d{1,5}))?$/.exec(part.trim())
     if (match === null)
-      throw new ConfigError(`--host ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`)
+      throw new ConfigError(`${from} ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`)
     const first = Number(match[2])
     const last = Number(match[3] ?? match[2])
-    if (last < first) throw new ConfigError(`--host ${text}: the range "${part}" ends before it begins`)
+    if (last < first) throw new ConfigError(`${from} ${text}: the range "${part}" ends before it begins`)
     return { layer: Number(match[1]), first, last }
   })
   return { kind: 'list', ranges }
