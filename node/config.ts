@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { availableParallelism, homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+import { LIMITS } from '../crdt/schema.ts'
 import type { Combine, WireType } from './driver/query.ts'
 import { ConfigError } from './errors.ts'
 import type { LogLevel } from './log.ts'
@@ -63,15 +65,17 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     if (!(choices as readonly string[]).includes(chosen)) throw new ConfigError(`${from} ${chosen}: choose one of ${choices.join(', ')}`)
     return chosen as T
   }
-
   const integerOf = (key: SettingKey, low: number, high: number): number | undefined => integer(textOf(key), pick(key).from, low, high)
 
   const swarm = textOf('swarm') ?? 'public'
   if (!/^[a-z0-9][a-z0-9-]{0,31}$/.test(swarm))
-    throw new ConfigError(`${pick('swarm').from} ${swarm}: use 1-32 lower-case letters, digits and dashes, none of them first`)
+    throw new ConfigError(`${pick('swarm').from} ${swarm}: use 1-32 lower-case letters, digits and dashes, beginning with no dash`)
   const name = textOf('name') ?? null
-  if (name !== null && !/^[\p{L}\p{N} ._-]{1,40}$/u.test(name))
-    throw new ConfigError(`${pick('name').from} ${name}: use 1-40 letters, digits, spaces, dots, dashes`)
+  if (name !== null && (!/^[\p{L}\p{N} ._-]+$/u.test(name) || Buffer.byteLength(name) > LIMITS.maxNameBytes)) {
+    throw new ConfigError(
+      `${pick('name').from} ${name}: use letters, digits, spaces, dots and dashes, at most ${LIMITS.maxNameBytes} bytes as UTF-8`,
+    )
+  }
   const apiHost = textOf('apiHost') ?? '127.0.0.1'
   const apiKey = textOf('apiKey') ?? null
   if (!LOOPBACK.includes(apiHost) && apiKey === null) {
@@ -125,7 +129,7 @@ function readFile(path: string): RawSettings {
   const known = SETTINGS.map((setting): string => setting.key).filter((key) => key !== 'data')
   const unknown = Object.keys(parsed).find((key) => !known.includes(key))
   if (unknown !== undefined) throw new ConfigError(`${path} has an unknown setting "${unknown}"; known are ${known.join(', ')}`)
-  return parsed as RawSettings
+  return parsed
 }
 
 function text(value: unknown, from: string): string | undefined {
@@ -158,15 +162,17 @@ function integer(value: string | undefined, from: string, low: number, high: num
 
 function addresses(values: readonly string[], from: string, needsPeer: boolean): string[] {
   for (const value of values) {
-    let names: string[]
+    let peer: string | undefined
     try {
-      names = multiaddr(value)
+      peer = multiaddr(value)
         .getComponents()
-        .map((component) => component.name)
+        .findLast((component) => component.name === 'p2p')?.value
+      // A multiaddr takes any text for a peer id.
+      if (peer !== undefined) peerIdFromString(peer)
     } catch {
       throw new ConfigError(`${from} ${value} is not a multiaddr, for example /ip4/192.0.2.1/tcp/4115${needsPeer ? '/p2p/<peer id>' : ''}`)
     }
-    if (needsPeer && !names.includes('p2p'))
+    if (needsPeer && peer === undefined)
       throw new ConfigError(`${from} ${value} does not end in /p2p/<peer id>: copy the whole address that the other node prints`)
   }
   return [...values]

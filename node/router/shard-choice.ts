@@ -28,7 +28,9 @@ export function parseHostChoice(text: string, from = '--host'): HostChoice {
   const ranges = value.split(',').map((part) => {
     const match = /^(\d{1,5}):(\d{1,5})(?:-(\d{1,5}))?$/.exec(part.trim())
     if (match === null)
-      throw new ConfigError(`${from} ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`)
+      throw new ConfigError(
+        `${from} ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`,
+      )
     const first = Number(match[2])
     const last = Number(match[3] ?? match[2])
     if (last < first) throw new ConfigError(`${from} ${text}: the range "${part}" ends before it begins`)

@@ -1,0 +1,195 @@
+import assert from 'node:assert/strict'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { availableParallelism, homedir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import type { TestContext } from 'node:test'
+import { defaultDataDir, loadConfig } from '../../node/config.ts'
+import { environmentName, flagName, SETTINGS } from '../../node/settings.ts'
+import type { RawSettings, SettingKey } from '../../node/settings.ts'
+import { temporaryDir } from '../helpers/temporary-dir.ts'
+
+const PEER = '12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN'
+
+/** A data directory whose configuration file holds `content`. */
+async function dataDir(t: TestContext, content?: unknown): Promise<string> {
+  const dir = await temporaryDir(t)
+  if (content !== undefined) await writeFile(join(dir, 'config.json'), typeof content === 'string' ? content : JSON.stringify(content))
+  return dir
+}
+
+const refuses = (flags: RawSettings, env: NodeJS.ProcessEnv, message: RegExp): void => {
+  assert.throws(() => loadConfig(flags, env), { name: 'ConfigError', message })
+}
+
+const escaped = (text: string): string => text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
+
+test('with nothing said, a node serves the embedded model to its own machine', async (t) => {
+  const data = await dataDir(t)
+  assert.deepEqual(loadConfig({ data }, {}), {
+    dataDir: data,
+    storeDir: join(data, 'blobs'),
+    name: null,
+    swarm: 'public',
+    listen: ['/ip4/0.0.0.0/tcp/4115'],
+    bootstrap: [],
+    mdns: true,
+    models: ['ember'],
+    host: { kind: 'all' },
+    threads: availableParallelism(),
+    api: { host: '127.0.0.1', port: 4114, key: null },
+    wire: 'f16',
+    combine: 'host',
+    logLevel: 'info',
+  })
+  assert.equal(defaultDataDir(), join(homedir(), '.skein'))
+})
+
+test('the result is frozen and plain', async (t) => {
+  const config = loadConfig({ data: await dataDir(t) }, {})
+  assert.ok(Object.isFrozen(config) && Object.isFrozen(config.api))
+  assert.deepEqual(structuredClone(config), config)
+})
+
+/** For each setting but `data`: three good values as flag, variable and file give them, and where the value arrives. */
+const GOOD: Record<
+  Exclude<SettingKey, 'data'>,
+  { flag: unknown; env: string; file: unknown; read: (config: ReturnType<typeof loadConfig>) => unknown }
+> = {
+  store: { flag: '/a', env: '/b', file: '/c', read: (config) => config.storeDir },
+  name: { flag: 'a', env: 'Ünï cöde', file: 'c.3_-', read: (config) => config.name },
+  swarm: { flag: 'a', env: 'b-2', file: 'c', read: (config) => config.swarm },
+  listen: {
+    flag: ['/ip4/1.2.3.4/tcp/1'],
+    env: '/ip4/1.2.3.4/tcp/2, /ip6/::/tcp/2',
+    file: ['/ip4/1.2.3.4/tcp/3'],
+    read: (config) => config.listen.join(', '),
+  },
+  bootstrap: {
+    flag: [`/ip4/1.2.3.4/tcp/1/p2p/${PEER}`],
+    env: `/dns4/example.org/tcp/2/p2p/${PEER}`,
+    file: [`/ip4/1.2.3.4/tcp/3/p2p/${PEER}`],
+    read: (config) => config.bootstrap.join(),
+  },
+  mdns: { flag: false, env: 'true', file: false, read: (config) => config.mdns },
+  model: { flag: ['a', 'b'], env: 'c, d', file: ['e'], read: (config) => config.models.join(', ') },
+  host: { flag: 'none', env: '0.5', file: '0:1-2', read: (config) => config.host.kind },
+  threads: { flag: '1', env: '2', file: 3, read: (config) => config.threads },
+  apiHost: { flag: '::1', env: 'localhost', file: '127.0.0.1', read: (config) => config.api.host },
+  apiPort: { flag: '0', env: '65535', file: 80, read: (config) => config.api.port },
+  apiKey: { flag: 'a', env: 'b', file: 'c', read: (config) => config.api.key },
+  wire: { flag: 'f32', env: 'i8', file: 'f16', read: (config) => config.wire },
+  combine: { flag: 'driver', env: 'host', file: 'driver', read: (config) => config.combine },
+  log: { flag: 'silent', env: 'debug', file: 'error', read: (config) => config.logLevel },
+}
+
+for (const [name, { flag, env, file, read }] of Object.entries(GOOD)) {
+  const key = name as SettingKey
+  test(`${key}: a flag goes before the environment, that before the file, that before the default`, async (t) => {
+    const plain = await dataDir(t)
+    const data = await dataDir(t, { [key]: file })
+    const variables = { [environmentName(key)]: env }
+    const arrives = (value: unknown): string => {
+      const text = Array.isArray(value) ? value.join(', ') : String(value)
+      return key === 'host' ? { none: 'none', '0.5': 'fraction', '0:1-2': 'list' }[text]! : text
+    }
+    assert.equal(String(read(loadConfig({ data, [key]: flag }, variables))), arrives(flag))
+    assert.equal(String(read(loadConfig({ data }, variables))), arrives(env))
+    assert.equal(String(read(loadConfig({ data }, {}))), arrives(file))
+    assert.deepEqual(read(loadConfig({ data: plain }, { [environmentName(key)]: '' })), read(loadConfig({ data: plain }, {})))
+  })
+}
+
+test('the data directory comes from the flag, else from the environment', async (t) => {
+  const [flag, env] = [await dataDir(t), await dataDir(t, { swarm: 'from-env-dir' })]
+  assert.equal(loadConfig({ data: flag }, { SKEIN_DATA: env }).dataDir, flag)
+  assert.equal(loadConfig({}, { SKEIN_DATA: env }).swarm, 'from-env-dir')
+  refuses({ data: '' }, {}, /^--data needs a value$/)
+})
+
+test('every setting has a good value above, so that none goes untested', () => {
+  assert.deepEqual(new Set(['data', ...Object.keys(GOOD)]), new Set(SETTINGS.map((setting) => setting.key)))
+})
+
+/** Bad values, as they may come as a flag or a variable, and what the error must say beside the setting's name. */
+const BAD: readonly { key: SettingKey; flag: unknown; env?: string; says: RegExp }[] = [
+  { key: 'swarm', flag: 'Öffentlich', env: 'Öffentlich', says: /lower-case letters, digits and dashes/ },
+  { key: 'swarm', flag: '-a', env: 'a'.repeat(33), says: /1-32/ },
+  { key: 'name', flag: 'a\u001B[31m', env: 'a/b', says: /use letters, digits, spaces/ },
+  { key: 'name', flag: 'a'.repeat(65), env: '網'.repeat(22), says: /at most 64 bytes/ },
+  { key: 'listen', flag: ['0.0.0.0:4115'], env: '0.0.0.0:4115', says: /is not a multiaddr, for example \/ip4/ },
+  {
+    key: 'bootstrap',
+    flag: ['/ip4/1.2.3.4/tcp/1'],
+    env: '/ip4/1.2.3.4/tcp/1',
+    says: /does not end in \/p2p\/<peer id>: copy the whole address/,
+  },
+  { key: 'bootstrap', flag: ['/ip4/1.2.3.4/tcp/1/p2p/me'], env: '/ip4/1.2.3.4/tcp/1/p2p/me', says: /is not a multiaddr.*p2p/ },
+  { key: 'mdns', flag: 'perhaps', env: 'perhaps', says: /must be true or false/ },
+  { key: 'model', flag: 'a', env: 'a,,b', says: /must be a list of texts/ },
+  { key: 'host', flag: 'some', env: 'some', says: /expected all, none, a fraction/ },
+  { key: 'threads', flag: '0', env: '1.5', says: /whole number from 1 to 256/ },
+  { key: 'threads', flag: 'many', env: '257', says: /whole number from 1 to 256/ },
+  { key: 'apiPort', flag: '65536', env: '-1', says: /whole number from 0 to 65535/ },
+  { key: 'apiHost', flag: '0.0.0.0', env: '::', says: /reachable from other machines: set --api-key, or listen on 127\.0\.0\.1/ },
+  { key: 'apiKey', flag: '', says: /needs a value/ },
+  { key: 'wire', flag: 'f64', env: 'f64', says: /choose one of f32, f16, i8/ },
+  { key: 'combine', flag: 'both', env: 'both', says: /choose one of host, driver/ },
+  { key: 'log', flag: 'loud', env: 'loud', says: /choose one of silent, error, info, debug/ },
+]
+
+for (const { key, flag, env, says } of BAD) {
+  test(`${key} ${JSON.stringify(flag)}: the error names where the value came from`, async (t) => {
+    const data = await dataDir(t)
+    refuses({ data, [key]: flag }, {}, new RegExp(`^${flagName(key)} .*${says.source}`))
+    if (env !== undefined) refuses({ data }, { [environmentName(key)]: env }, new RegExp(`^${environmentName(key)} .*${says.source}`))
+    const other = await dataDir(t, { [key]: flag })
+    refuses({ data: other }, {}, new RegExp(`^${escaped(`"${key}" in ${join(other, 'config.json')}`)} .*${says.source}`))
+  })
+}
+
+test('values of a wrong kind in the file are refused by name', async (t) => {
+  for (const [key, value] of Object.entries({
+    swarm: null,
+    name: ['a'],
+    listen: '/ip4/1.2.3.4/tcp/1',
+    model: [1],
+    mdns: 1,
+    threads: {},
+    apiKey: true,
+  })) {
+    refuses({ data: await dataDir(t, { [key]: value }) }, {}, new RegExp(`^"${key}" in .*config\\.json `))
+  }
+})
+
+test('an API that others can reach needs a key, wherever the key comes from', async (t) => {
+  const data = await dataDir(t, { apiKey: 'secret' })
+  assert.equal(loadConfig({ data, apiHost: '0.0.0.0' }, {}).api.key, 'secret')
+  const without = await dataDir(t)
+  assert.equal(loadConfig({ data: without, apiHost: '192.0.2.7' }, { SKEIN_API_KEY: 'k' }).api.key, 'k')
+  refuses({ data: without, apiHost: '192.0.2.7' }, {}, /--api-host 192\.0\.2\.7 is reachable/)
+})
+
+test('a file with an unknown setting is refused with the list of known ones', async (t) => {
+  refuses({ data: await dataDir(t, { swram: 'a' }) }, {}, /config\.json has an unknown setting "swram"; known are store, name, swarm, /)
+  refuses({ data: await dataDir(t, '{"__proto__": {"swarm": "a"}}') }, {}, /unknown setting "__proto__"/)
+})
+
+test('the file can not move the data directory in which it lies', async (t) => {
+  refuses({ data: await dataDir(t, { data: '/elsewhere' }) }, {}, /unknown setting "data"/)
+})
+
+test('a file that is no JSON object is refused by its path', async (t) => {
+  refuses({ data: await dataDir(t, '{"swarm": ') }, {}, /config\.json is not JSON: /)
+  for (const content of ['[]', 'null', '"a"']) refuses({ data: await dataDir(t, content) }, {}, /config\.json must hold one JSON object/)
+  const data = await dataDir(t)
+  await mkdir(join(data, 'config.json'))
+  refuses({ data }, {}, /^cannot read .*config\.json: /)
+})
+
+test('every setting has its names: flag, variable and key', () => {
+  assert.equal(environmentName('apiPort'), 'SKEIN_API_PORT')
+  assert.equal(flagName('apiPort'), '--api-port')
+  assert.equal(flagName('mdns'), '--no-mdns')
+  assert.equal(new Set(SETTINGS.map(({ key }) => environmentName(key))).size, SETTINGS.length)
+})
