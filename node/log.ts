@@ -27,9 +27,17 @@ export class Log {
 
   #put(level: Exclude<LogLevel, 'silent'>, event: string, fields: Record<string, unknown>): void {
     if (RANK[level] > this.#rank) return
-    const shown = Object.entries(fields).map(
-      ([key, value]) => ` ${key}=${typeof value === 'string' && !/[\s"=]/.test(value) ? value : JSON.stringify(value)}`,
-    )
+    const shown = Object.entries(fields).map(([key, value]) => ` ${key}=${shownValue(value)}`)
     this.#write(`${new Date().toISOString()} ${level} ${event}${shown.join('')}\n`)
   }
+}
+
+/** Plain words as they are, all else as JSON without control characters: peers choose some of these texts, and terminals obey some of them. */
+function shownValue(value: unknown): string {
+  if (typeof value === 'string' && /^[!#-<>-~]+$/.test(value)) return value
+  const json = JSON.stringify(typeof value === 'bigint' ? value.toString() : value) ?? 'undefined'
+  return json.replace(
+    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, link, unlink, writeFile } from 'node:fs/promises'
+import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
 import type { Ed25519PrivateKey } from '@libp2p/interface'
@@ -7,7 +7,7 @@ import { ConfigError } from '../errors.ts'
 
 /**
  * The node's Ed25519 key, made on first use and kept in `file` (libp2p protobuf, readable by its owner only).
- * Throws `ConfigError` when the file is there but is no such key.
+ * Throws `ConfigError` when the file is there but is no such key, or can't be written.
  */
 export async function loadIdentity(file: string): Promise<Ed25519PrivateKey> {
   const stored = await readFile(file).catch((error: NodeJS.ErrnoException) => {
@@ -26,10 +26,10 @@ export async function loadIdentity(file: string): Promise<Ed25519PrivateKey> {
 
 async function createIdentity(file: string): Promise<Ed25519PrivateKey> {
   const key = await generateKeyPair('Ed25519')
-  await mkdir(dirname(file), { recursive: true })
   const draft = `${file}.${randomBytes(6).toString('hex')}`
-  await writeFile(draft, privateKeyToProtobuf(key), { mode: 0o600 })
   try {
+    await mkdir(dirname(file), { recursive: true })
+    await writeFile(draft, privateKeyToProtobuf(key), { mode: 0o600 })
     // A link fails if another process was first, where a rename would silently replace its identity.
     await link(draft, file)
     return key
@@ -37,6 +37,7 @@ async function createIdentity(file: string): Promise<Ed25519PrivateKey> {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return await loadIdentity(file)
     throw new ConfigError(`cannot write the identity ${file}: ${(error as Error).message}`, { cause: error })
   } finally {
-    await unlink(draft)
+    // Whether it could be removed must not hide what went wrong before; a draft left behind harms nobody.
+    await rm(draft, { force: true }).catch(() => {})
   }
 }
