@@ -18,6 +18,7 @@ import { registerNodeMetrics } from './metrics.ts'
 import { ExpertLinks } from './net/expert-links.ts'
 import { loadIdentity } from './net/identity.ts'
 import { createMesh, startMesh } from './net/mesh.ts'
+import { openMeshDatastore } from './net/mesh-datastore.ts'
 import { ProviderRecords } from './net/provider-records.ts'
 import { CostModel } from './router/cost-model.ts'
 import { openServedModels } from './served-model.ts'
@@ -76,6 +77,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
   try {
     await mkdir(config.dataDir, { recursive: true })
     const privateKey = await loadIdentity(join(config.dataDir, 'identity.key'))
+    const datastore = await openMeshDatastore(join(config.dataDir, 'libp2p'))
+    undo.push({ name: 'datastore', step: () => datastore.close() })
     const mesh = await createMesh({
       privateKey,
       swarm: config.swarm,
@@ -83,7 +86,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       listen: config.listen,
       bootstrap: config.bootstrap,
       mdns: config.mdns,
-      datastore: join(config.dataDir, 'libp2p'),
+      datastore,
     })
     undo.push({ name: 'mesh', step: () => mesh.stop() })
     const self = mesh.peerId.toString()
@@ -138,9 +141,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info))
     await ledger.start()
     undo.push({ name: 'ledger', step: () => ledger.stop() })
-    for (const { id, manifest } of models) {
-      counts.open(id, manifest.config.layers, manifest.config.experts, ledger.own('routing')?.get(id)?.counts)
-    }
+    for (const { id, manifest } of models) counts.open(id, manifest.config.layers, manifest.config.experts)
     await startMesh(mesh, config.listen)
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
     await replication.start()

@@ -12,9 +12,9 @@ import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
-import { LevelDatastore } from 'datastore-level'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
+import type { MeshDatastore } from './mesh-datastore.ts'
 import { quietYamux } from './quiet-yamux.ts'
 
 export type MeshServices = { identify: Identify; identifyPush: IdentifyPush; ping: Ping; dht: KadDHT; pubsub: GossipSub }
@@ -27,8 +27,8 @@ export interface MeshInit {
   readonly listen: readonly string[]
   readonly bootstrap: readonly string[]
   readonly mdns: boolean
-  /** Folder of the peer store and the DHT's records. */
-  readonly datastore: string
+  /** Of the peer store and the DHT's records; open, and to be closed after the mesh has stopped. */
+  readonly datastore: MeshDatastore
 }
 
 /** Quiet streams are kept: a driver may be idle for a day between two questions. */
@@ -42,21 +42,10 @@ const REPROVIDE_INTERVAL_MS = 10 * 60 * 1000
 
 /** The libp2p node of one swarm: TCP, TLS preferred over noise (1.2-1.6x less CPU), yamux, a DHT of the swarm's own, gossipsub. Not started. */
 export async function createMesh(init: MeshInit): Promise<Mesh> {
-  const datastore = new LevelDatastore(init.datastore)
-  try {
-    await datastore.open()
-  } catch (error) {
-    throw new ConfigError(
-      `cannot open ${init.datastore}: is another skein node using this data directory? Stop it or pass another --data`,
-      {
-        cause: error,
-      },
-    )
-  }
-  const mesh = await createLibp2p<MeshServices>({
+  return await createLibp2p<MeshServices>({
     start: false,
     privateKey: init.privateKey,
-    datastore,
+    datastore: init.datastore,
     nodeInfo: { name: 'skein', version: init.version, userAgent: `skein/${init.version}` },
     addresses: { listen: [...init.listen] },
     transports: [tcp()],
@@ -85,10 +74,6 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       pubsub: gossipsub({ allowPublishToZeroTopicPeers: true, globalSignaturePolicy: 'StrictSign', emitSelf: false }),
     },
   })
-  mesh.addEventListener('stop', () => {
-    datastore.close().catch(() => {})
-  })
-  return mesh
 }
 
 /** Starts the node. Throws `ConfigError` naming the address when none can be listened on. */
