@@ -26,7 +26,6 @@ export class LedgerPublisher {
   readonly #times = new ServiceTimes()
   #stopping = new AbortController()
   #publishedCalls = 0
-  #publishedTokens = 0
 
   constructor(components: LedgerPublisherComponents) {
     this.#components = components
@@ -45,29 +44,22 @@ export class LedgerPublisher {
     })
   }
 
+  /** Writes the last statistics and stops. */
   stop(): void {
+    this.publish()
     this.#stopping.abort(new Error('the node is stopping'))
     this.#components.host.onServed = null
   }
 
   /** Writes the statistics that changed since the last time. */
   publish(): void {
-    const { ledger, host, counts, models } = this.#components
+    const { ledger, host, counts } = this.#components
     const { served, busy, failed } = host.counts
     const quantiles = this.#times.quantiles()
     if (quantiles !== null && served + busy + failed !== this.#publishedCalls) {
       this.#publishedCalls = served + busy + failed
       ledger.set('service', { served, busy, failed, ...quantiles })
     }
-    const snapshot = counts.snapshot()
-    const tokens = [...snapshot.values()].reduce((sum, cells) => sum + cells.reduce((a, b) => a + b, 0), 0)
-    if (tokens === this.#publishedTokens) return
-    this.#publishedTokens = tokens
-    const routing = new Map<string, { layers: number; experts: number; counts: Float64Array }>()
-    for (const { id, manifest } of models) {
-      const cells = snapshot.get(id)
-      if (cells !== undefined) routing.set(id, { layers: manifest.config.layers, experts: manifest.config.experts, counts: cells })
-    }
-    ledger.set('routing', routing)
+    for (const [model, rows] of counts.take()) ledger.addRouted(model, rows)
   }
 }

@@ -1,5 +1,6 @@
 import { isMeshError, PeerRefusedError } from '../../protocols/wire/errors.ts'
 import { callFrameBytes, replyFrameBytes } from '../../protocols/expert/index.ts'
+import { Priority } from '../../protocols/expert/index.ts'
 import type { PriorityLevel } from '../../protocols/expert/index.ts'
 import { NoRouteError } from '../errors.ts'
 import { weightedSum } from '../engine/combine.ts'
@@ -41,6 +42,8 @@ interface Partial {
   readonly group: ExpertGroup
   readonly combined: boolean
   readonly data: Float32Array
+  /** The host's own time for it, 0 when it is this node. */
+  readonly remoteUs: number
 }
 
 /** A call may take this many times what is expected of it, within the bounds below, before the driver gives up on it. */
@@ -66,22 +69,12 @@ export class Dispatcher {
    * or `signal.reason`.
    */
   async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
+    const startedAt = performance.now()
     const partials = await this.#runRuns(context, work, work.runs, [])
     into.fill(0)
-    if (partials.every((partial) => !partial.combined)) return sumInExpertOrder(work, partials, into)
-    // Always in the same order, whichever host answered first: float addition is not associative.
-    partials.sort((a, b) => a.group.runs[0]!.expert - b.group.runs[0]!.expert)
-    for (const { group, combined, data } of partials) {
-      const { width } = work
-      if (!combined) {
-        weightedSum({ rows: work.rows, width, pickRow: layerRows(group), pickWeight: group.pickWeight, outputs: data, into })
-        continue
-      }
-      for (let i = 0; i < group.rowOf.length; i++) {
-        const to = group.rowOf[i]! * width
-        for (let d = 0; d < width; d++) into[to + d]! += data[i * width + d]!
-      }
-    }
+    combine(work, partials, into)
+    const remoteUs = Math.max(...partials.map((partial) => partial.remoteUs))
+    if (remoteUs > 0 && context.priority === Priority.decode) context.tally.layerDone((performance.now() - startedAt) * 1000 - remoteUs)
   }
 
   async #runRuns(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: readonly string[]): Promise<Partial[]> {
@@ -208,7 +201,7 @@ export class Dispatcher {
       context.tally.served(peer, false, work.layer, group.rowOf.length)
       context.tally.sentBytes += callFrameBytes(call)
       context.tally.receivedBytes += replyFrameBytes(result.rowType, result.rows, result.width)
-      return { group, combined: combine, data: result.data }
+      return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {
       if (signal.aborted || !isPeerFailure(error)) throw error
       if (error instanceof PeerRefusedError && error.status === 'busy') costs.busy(peer, error.retryAfterMs)
@@ -239,7 +232,7 @@ export class Dispatcher {
     const latencyUs = (performance.now() - startedAt) * 1000
     costs.succeeded(assigned.peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length })
     context.tally.served(assigned.peer, true, work.layer, group.rowOf.length)
-    return { group, combined: false, data: outputs }
+    return { group, combined: false, data: outputs, remoteUs: 0 }
   }
 }
 
@@ -266,6 +259,24 @@ async function raceHedge(call: Promise<Partial>, hedgeMs: number): Promise<First
     return await Promise.race([ended, slow])
   } finally {
     clearTimeout(timer)
+  }
+}
+
+/** Adds what the hosts sent into `into` [rows, width], which is zero. */
+function combine(work: LayerWork, partials: Partial[], into: Float32Array): void {
+  if (partials.every((partial) => !partial.combined)) return sumInExpertOrder(work, partials, into)
+  // Always in the same order, whichever host answered first: float addition is not associative.
+  partials.sort((a, b) => a.group.runs[0]!.expert - b.group.runs[0]!.expert)
+  for (const { group, combined, data } of partials) {
+    const { width } = work
+    if (!combined) {
+      weightedSum({ rows: work.rows, width, pickRow: layerRows(group), pickWeight: group.pickWeight, outputs: data, into })
+      continue
+    }
+    for (let i = 0; i < group.rowOf.length; i++) {
+      const to = group.rowOf[i]! * width
+      for (let d = 0; d < width; d++) into[to + d]! += data[i * width + d]!
+    }
   }
 }
 

@@ -26,7 +26,7 @@ const TICK_MS = 1_000
 const PROBE_AFTER_MS = 15_000
 const PROBE_DEADLINE_MS = 10_000
 /** Calls of one probe, of which the quickest counts: the first ones pay for cold code on both sides. */
-const PROBE_CALLS = 5
+const PROBE_CALLS = 20
 /** Providers asked for when the ledger knows nobody. */
 const MAX_PROVIDERS = 8
 

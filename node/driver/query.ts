@@ -73,6 +73,8 @@ export interface QueryReport {
   readonly calls: { readonly local: number; readonly remote: number; readonly retried: number }
   readonly bytes: { readonly sent: number; readonly received: number }
   readonly timeMs: { readonly prompt: number; readonly decode: number }
+  /** What the mesh adds to a layer of a decode pass: from dispatch to the combined rows, less the slowest host's compute. null without remote calls. */
+  readonly meshUs: { readonly p50: number; readonly p95: number } | null
   readonly hosts: readonly HostShare[]
 }
 

@@ -1,12 +1,17 @@
-/** How often this node's drivers routed a row to each expert since the node's identity was made; grow-only. */
-export class RoutingCounts {
-  readonly #models = new Map<string, { readonly experts: number; readonly counts: Float64Array }>()
+/** How often the drivers of this node routed a row to an expert, [layers × experts], row-major. */
+export interface RoutedRows {
+  readonly layers: number
+  readonly experts: number
+  readonly counts: Float64Array
+}
 
-  /** Begins counting for a model, from counts of an earlier run where there are any. */
-  open(model: string, layers: number, experts: number, earlier?: ArrayLike<number>): void {
-    const counts = new Float64Array(layers * experts)
-    if (earlier !== undefined && earlier.length === counts.length) counts.set(earlier)
-    this.#models.set(model, { experts, counts })
+/** Counts the router's choices between two reports to the ledger, which sums them up. */
+export class RoutingCounts {
+  readonly #models = new Map<string, RoutedRows>()
+
+  /** Begins counting for a model. */
+  open(model: string, layers: number, experts: number): void {
+    this.#models.set(model, { layers, experts, counts: new Float64Array(layers * experts) })
   }
 
   /** One count per pick. */
@@ -17,8 +22,14 @@ export class RoutingCounts {
     for (const expert of pickExpert) entry.counts[base + expert]!++
   }
 
-  /** [layers × experts] of each model. */
-  snapshot(): Map<string, Float64Array> {
-    return new Map([...this.#models].map(([model, { counts }]) => [model, counts.slice()]))
+  /** What was counted since the last time, for models that were used. */
+  take(): Map<string, RoutedRows> {
+    const taken = new Map<string, RoutedRows>()
+    for (const [model, rows] of this.#models) {
+      if (rows.counts.every((count) => count === 0)) continue
+      taken.set(model, rows)
+      this.open(model, rows.layers, rows.experts)
+    }
+    return taken
   }
 }

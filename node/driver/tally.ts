@@ -11,6 +11,7 @@ export class Tally {
   retried = 0
   sentBytes = 0
   receivedBytes = 0
+  readonly #meshUs: number[] = []
   readonly #hosts = new Map<string, { local: boolean; calls: number; rows: number; layers: Set<number> }>()
 
   constructor(init: { wire: WireType; combine: Combine; seed: number }) {
@@ -26,6 +27,11 @@ export class Tally {
     host.calls++
     host.rows += rows
     host.layers.add(layer)
+  }
+
+  /** A layer of a decode pass was combined: what its dispatch took beyond the compute of its slowest host, in microseconds. */
+  layerDone(meshUs: number): void {
+    this.#meshUs.push(meshUs)
   }
 
   report(): QueryReport {
@@ -49,7 +55,15 @@ export class Tally {
       calls: { local: calls(true), remote: calls(false), retried: this.retried },
       bytes: { sent: this.sentBytes, received: this.receivedBytes },
       timeMs: { prompt: Math.round(this.promptMs), decode: Math.round(this.decodeMs) },
+      meshUs: quantiles(this.#meshUs),
       hosts,
     }
   }
+}
+
+function quantiles(samples: readonly number[]): { p50: number; p95: number } | null {
+  if (samples.length === 0) return null
+  const sorted = [...samples].sort((a, b) => a - b)
+  const at = (share: number): number => Math.round(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]!)
+  return { p50: at(0.5), p95: at(0.95) }
 }

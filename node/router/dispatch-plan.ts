@@ -28,6 +28,10 @@ const TAIL_PER_DOUBLING = 0.17
 /** Costs within this share, and within this time, of each other count as equal, so that load spreads over hosts that are equally good. */
 const TIE_SHARE = 0.25
 const TIE_US = 300
+/** One plan in so many tries a host first whatever it seems to cost, unless it seems this much worse than the best: what is never used is never known. */
+const EXPLORE_ONE_IN = 32
+const EXPLORE_FACTOR = 10
+const EXPLORE_US = 5_000
 
 /**
  * Who computes what in one layer: minimises the time at which the last host answers, plus a price per host used. All rows of an expert
@@ -43,6 +47,8 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
     const expected = host.overheadUs + host.queueUs
     return host.local ? expected : expected + (TIE_SHARE * expected + TIE_US) * uniform(seed, index)
   })
+  const explored = exploredHost(seed, base)
+  if (explored !== null) base[explored] = 0
   const plans = [planFewHosts(demands, hosts, base), planBalanced(demands, hosts, base)]
   const [few, balanced] = plans.map((plan) => planCost(plan, demands, hosts, base))
   return few! <= balanced! ? plans[0]! : plans[1]!
@@ -103,6 +109,13 @@ function planCost(plan: readonly number[], demands: readonly ExpertDemand[], hos
   let last = 0
   for (const [host, time] of load) last = Math.max(last, base[host]! + time)
   return last * (1 + TAIL_PER_DOUBLING * Math.log2(load.size)) + load.size * OPEN_HOST_US
+}
+
+/** The host that this plan shall try, if it is one of those that explore. */
+function exploredHost(seed: number, base: readonly number[]): number | null {
+  if (base.length === 0 || uniform(seed, -1) * EXPLORE_ONE_IN >= 1) return null
+  const host = Math.floor(uniform(seed, -2) * base.length)
+  return base[host]! <= Math.min(...base) * EXPLORE_FACTOR + EXPLORE_US ? host : null
 }
 
 /** A number in [0, 1) from two integers (murmur3's finaliser). */

@@ -73,6 +73,7 @@ export const REPORT: QueryReport = {
   passes: 8,
   calls: { local: 1, remote: 15, retried: 0 },
   bytes: { sent: 1000, received: 900 },
+  meshUs: null,
   timeMs: { prompt: 3, decode: 20 },
   hosts: [
     { peer: 'peer-a', local: false, calls: 15, rows: 20, layers: [0, 2] },
