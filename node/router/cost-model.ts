@@ -23,6 +23,9 @@ const TRUST_HALF_LIFE_MS = 2_000
 const UNKNOWN_PER_PICK_US = 500
 const UNKNOWN_OVERHEAD_US = 50_000
 
+/** Hosts remembered; beyond it the one known longest is forgotten. */
+const MAX_HOSTS = 4096
+
 /** Measurements of one host. */
 export interface CallSample {
   /** From sending to receiving. */
@@ -34,7 +37,7 @@ export interface CallSample {
 
 interface HostRecord {
   overheadUs: number | null
-  queueUs: number
+  queueUs: number | null
   perPickUs: number | null
   failures: number
   backoffUntil: number
@@ -92,10 +95,6 @@ export class CostModel {
     host.backoffUntil = 0
   }
 
-  forget(peer: string): void {
-    this.#hosts.delete(peer)
-  }
-
   /** Milliseconds until the host may be used again; 0 when it may now. */
   backoffMs(peer: string): number {
     const host = this.#hosts.get(peer)
@@ -111,7 +110,7 @@ export class CostModel {
   cost(peer: string, local: boolean, prior: CostPrior): HostCost {
     const host = this.#hosts.get(peer)
     // What is not measured any more may have become better: the estimate falls until the host is tried again.
-    const hope = host === undefined || local ? 1 : this.#trust(host)
+    const hope = host === undefined || host.overheadUs === null || local ? 1 : this.#trust(host)
     return {
       peer,
       local,
@@ -134,7 +133,8 @@ export class CostModel {
   #record(peer: string): HostRecord {
     let host = this.#hosts.get(peer)
     if (host === undefined) {
-      host = { overheadUs: null, queueUs: 0, perPickUs: null, failures: 0, backoffUntil: 0, measuredAt: 0, succeeded: 0, failed: 0 }
+      if (this.#hosts.size >= MAX_HOSTS) this.#hosts.delete(this.#hosts.keys().next().value!)
+      host = { overheadUs: null, queueUs: null, perPickUs: null, failures: 0, backoffUntil: 0, measuredAt: 0, succeeded: 0, failed: 0 }
       this.#hosts.set(peer, host)
     }
     return host

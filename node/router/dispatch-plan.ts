@@ -36,7 +36,8 @@ const EXPLORE_US = 5_000
 /**
  * Who computes what in one layer: minimises the time at which the last host answers, plus a price per host used. All rows of an expert
  * go to one host, so that its weights are read once and its bits do not depend on the split. Two greedy plans are made, one that uses
- * few hosts and one that balances, and the cheaper is taken. Pure. Throws `NoRouteError` for an expert that nobody serves.
+ * few hosts and one that balances, and two simple ones that greed can miss; the cheapest is taken. Pure. Throws `NoRouteError` for an
+ * expert that nobody serves.
  */
 export function planDispatch(problem: DispatchProblem): DispatchPlan {
   const { demands, hosts, layer, seed } = problem
@@ -49,9 +50,18 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
   })
   const explored = exploredHost(seed, base)
   if (explored !== null) base[explored] = 0
-  const plans = [planFewHosts(demands, hosts, base), planBalanced(demands, hosts, base)]
-  const [few, balanced] = plans.map((plan) => planCost(plan, demands, hosts, base))
-  return few! <= balanced! ? plans[0]! : plans[1]!
+  let best: readonly number[] = []
+  let bestCost = Infinity
+  for (const makePlan of [planFewHosts, planBalanced, planOneHost, planApart]) {
+    const plan = makePlan(demands, hosts, base)
+    if (plan === null) continue
+    const cost = planCost(plan, demands, hosts, base)
+    if (best.length === 0 || cost < bestCost) {
+      best = plan
+      bestCost = cost
+    }
+  }
+  return best
 }
 
 /** Repeatedly takes the host that serves the most uncovered rows for its time. */
@@ -67,7 +77,8 @@ function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost
     for (let host = 0; host < hosts.length; host++) {
       if (rows[host] === 0) continue
       const price = (base[host]! + OPEN_HOST_US + rows[host]! * hosts[host]!.perPickUs) / rows[host]!
-      if (price < bestPrice) {
+      // The first counts whatever its price: a cost that is no number must not leave an expert without a host.
+      if (best === -1 || price < bestPrice) {
         bestPrice = price
         best = host
       }
@@ -92,7 +103,7 @@ function planBalanced(demands: readonly ExpertDemand[], hosts: readonly HostCost
     let bestTime = Infinity
     for (const host of demand.holders) {
       const time = base[host]! + load[host]! + demand.rows * hosts[host]!.perPickUs + (load[host] === 0 ? OPEN_HOST_US : 0)
-      if (time < bestTime) {
+      if (best === -1 || time < bestTime) {
         bestTime = time
         best = host
       }
@@ -101,6 +112,34 @@ function planBalanced(demands: readonly ExpertDemand[], hosts: readonly HostCost
     load[best]! += demand.rows * hosts[best]!.perPickUs
   }
   return plan
+}
+
+/** Everything to the host that would finish it first; null when nobody holds everything. */
+function planOneHost(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] | null {
+  const rows = demands.reduce((sum, demand) => sum + demand.rows, 0)
+  const held = new Float64Array(hosts.length)
+  for (const demand of demands) for (const host of demand.holders) held[host]! += demand.rows
+  let best = -1
+  for (let host = 0; host < hosts.length; host++) {
+    if (held[host] !== rows) continue
+    if (best === -1 || timeAlone(hosts, base, host, rows) < timeAlone(hosts, base, best, rows)) best = host
+  }
+  return best === -1 ? null : demands.map(() => best)
+}
+
+/** Each expert to the host that would finish it first if it were alone. */
+function planApart(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
+  return demands.map(({ rows, holders }) => {
+    let best = holders[0]!
+    for (const host of holders) {
+      if (timeAlone(hosts, base, host, rows) < timeAlone(hosts, base, best, rows)) best = host
+    }
+    return best
+  })
+}
+
+function timeAlone(hosts: readonly HostCost[], base: readonly number[], host: number, rows: number): number {
+  return base[host]! + rows * hosts[host]!.perPickUs
 }
 
 function planCost(plan: readonly number[], demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number {
