@@ -88,16 +88,19 @@ export class Dispatcher {
   }
 
   async #plan(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: readonly string[]): Promise<Assigned[]> {
-    for (let discovered = false; ;) {
+    const sought = new Set<number>()
+    let searching: AbortSignal | null = null
+    for (;;) {
       context.signal.throwIfAborted()
       const candidates = this.#candidates(context.model, work.layer, runs, excluded)
       const orphan = runs.find((run) => !candidates.some((candidate) => candidate.holds(work.layer, run.expert)))
       if (orphan === undefined) return this.#assign(context, work, runs, candidates)
-      if (discovered)
+      // One look-up finds the hosts of one shard; the layer's other experts may lie in others.
+      if (sought.has(orphan.expert))
         throw new NoRouteError(work.layer, orphan.expert, excluded.length > 0 ? failedHosts(excluded.length) : 'nobody announces it')
-      const signal = AbortSignal.any([context.signal, AbortSignal.timeout(DISCOVERY_TIMEOUT_MS)])
-      discovered = true
-      await this.#components.discover(context.model, work.layer, orphan.expert, signal)
+      sought.add(orphan.expert)
+      searching ??= AbortSignal.any([context.signal, AbortSignal.timeout(DISCOVERY_TIMEOUT_MS)])
+      await this.#components.discover(context.model, work.layer, orphan.expert, searching)
     }
   }
 

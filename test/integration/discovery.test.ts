@@ -1,0 +1,165 @@
+/** How nodes learn of each other: provider records in the DHT, holdings and counts in the ledger. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createLedger } from '../../crdt/index.ts'
+import { Dispatcher } from '../../node/driver/dispatcher.ts'
+import { Driver } from '../../node/driver/driver.ts'
+import { Holders } from '../../node/driver/holders.ts'
+import { LinkKeeper } from '../../node/driver/link-keeper.ts'
+import { RoutingCounts } from '../../node/driver/routing-counts.ts'
+import { createEngine } from '../../node/engine/onnx-engine.ts'
+import { ExpertHost } from '../../node/host/expert-host.ts'
+import { ExpertLinks } from '../../node/net/expert-links.ts'
+import { ProviderRecords } from '../../node/net/provider-records.ts'
+import type { SkeinNode } from '../../node/node.ts'
+import { CostModel } from '../../node/router/cost-model.ts'
+import { openServedModels } from '../../node/served-model.ts'
+import { startBarePeer } from '../helpers/bare-peer.ts'
+import { ask, createSwarm, shareOf, untilReady } from '../helpers/swarm.ts'
+import type { Teardown, TestSwarm } from '../helpers/swarm.ts'
+import { until } from '../helpers/until.ts'
+
+const PROMPT = { messages: [{ role: 'user', content: 'Tell me a fairy tale about a king.' }] }
+const FIELDS = Object.freeze({ wire: 'f32', combine: 'driver', maxTokens: 10, logprobs: 3 } as const)
+/** Statistics travel every 5 s. */
+const STATISTICS_TIMEOUT_MS = 20_000
+
+interface Newcomer {
+  readonly queries: Driver
+  readonly links: ExpertLinks
+  readonly records: ProviderRecords
+  /** Provider records found per expert asked for. */
+  readonly found: number[]
+}
+
+/** A driver that is connected to one node, and whose ledger knows nobody because it is not replicated. */
+async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: readonly string[]): Promise<Newcomer> {
+  const engine = createEngine({ threads: 1 })
+  t.after(() => engine.close())
+  const { mesh, peer: self, privateKey } = await startBarePeer(t, { swarm: swarm.name, connectTo })
+  const ledger = createLedger({ privateKey }, { swarm: swarm.name })
+  const models = await openServedModels(swarm.config({ host: 'none' }), engine, self, new AbortController().signal)
+  const links = new ExpertLinks({ dialer: mesh, onChange: () => {} })
+  t.after(() => links.stop())
+  const holders = new Holders({
+    self,
+    view: () => ledger.view(),
+    holdsLocally: () => false,
+    isLinked: (peer) => links.get(peer) !== undefined,
+  })
+  const costs = new CostModel()
+  const found: number[] = []
+  const log = (event: string, fields: Record<string, unknown>): void => {
+    if (event === 'dht.found') found.push(Number(fields['providers']))
+  }
+  const records = new ProviderRecords({ routing: mesh.contentRouting, log })
+  const keeper = new LinkKeeper({ links, holders, costs, records, announcers: () => [], log }, models)
+  const dispatcher = new Dispatcher({
+    links,
+    host: new ExpertHost({ concurrency: 1 }),
+    holders,
+    costs,
+    discover: (...args) => keeper.discover(...args),
+    servicePriorUs: () => null,
+  })
+  const queries = new Driver({ dispatcher, counts: new RoutingCounts() }, models, { wire: 'f16', combine: 'host' })
+  t.after(() => queries.stop())
+  return { queries, links, records, found }
+}
+
+test('a newcomer whose ledger is empty finds its hosts in the DHT', { timeout: 60_000 }, async (t) => {
+  const swarm = await createSwarm(t)
+  const gateway = await swarm.start({ host: 'none' })
+  const hosts = await Promise.all([0, 1].map((part) => swarm.start({ host: shareOf(swarm.model, part, 2) })))
+  await untilReady(gateway, 2)
+  const expected = await ask(gateway, PROMPT, FIELDS)
+
+  const newcomer = await startNewcomer(t, swarm, gateway.addresses)
+  assert.equal(newcomer.links.size, 0)
+  // Hosts announce one shard after the other.
+  const shards = swarm.model.manifest.blobs.filter((blob) => blob.role === 'experts')
+  for (const { cid } of shards) {
+    const find = (): Promise<unknown[]> => newcomer.records.find(cid, 1, AbortSignal.timeout(5_000))
+    await until(async () => (await find()).length === 1, { what: `a provider record of ${cid}`, timeoutMs: 30_000 })
+  }
+  const answer = await ask(newcomer, PROMPT, FIELDS)
+  assert.deepEqual(answer.tokens, expected.tokens)
+  assert.deepEqual(answer.logprobs, expected.logprobs)
+  assert.deepEqual(new Set(answer.report.hosts.map(({ peer }) => peer)), new Set(hosts.map(({ peer }) => peer)))
+  assert.ok(newcomer.found.length > 0 && newcomer.found.every((providers) => providers === 1))
+  t.diagnostic(`${newcomer.found.length} look-ups in the DHT`)
+})
+
+test('every node sees what every other holds, and a goodbye is believed at once', { timeout: 60_000 }, async (t) => {
+  const swarm = await createSwarm(t)
+  const first = await swarm.start({ host: 'none', name: 'first' })
+  const hosts = await Promise.all([0, 1, 2].map((part) => swarm.start({ host: shareOf(swarm.model, part, 3, 2), name: `host ${part}` })))
+  const nodes = [first, ...hosts]
+  const held = new Map(nodes.map((node) => [node.peer, heldBy(node)]))
+  assert.equal(
+    [...held.values()].reduce((sum, count) => sum + count, 0),
+    2 * 96,
+  )
+  await until(() => nodes.every((node) => nodes.every((other) => other === node || announced(node, other.peer) === held.get(other.peer))), {
+    what: 'all holdings on all nodes',
+  })
+  assert.deepEqual(new Set(first.status().peers.map(({ name }) => name)), new Set(['host 0', 'host 1', 'host 2']))
+
+  await untilReady(first, 3, 2)
+  const gone = hosts.pop()!
+  await gone.stop()
+  const rest = [first, ...hosts]
+  // A record that is not taken back lives for half a minute.
+  await until(() => rest.every((node) => announced(node, gone.peer) === 0), { what: 'the goodbye on all nodes', timeoutMs: 3_000 })
+  assert.equal(first.status().models[0]!.coverage.minReplicas, 1)
+  assert.equal(first.status().ready, true)
+})
+
+test('routing counts of two drivers add up, also after a restart', { timeout: 90_000 }, async (t) => {
+  const swarm = await createSwarm(t)
+  const host = await swarm.start({ host: 'all' })
+  const data = `${swarm.dir}/driver`
+  const [one, two] = [await swarm.start({ host: 'none', data }), await swarm.start({ host: 'none' })]
+  await Promise.all([untilReady(one, 1), untilReady(two, 1)])
+  const rowsOf = async (node: SkeinNode, maxTokens: number): Promise<number> => {
+    let promptTokens = 0
+    let completionTokens = 0
+    const request = { model: 'ember', input: { kind: 'text', text: 'Once upon a time' }, sampling: { temperature: 0 }, stop: [] } as const
+    for await (const event of node.queries.answer({ ...request, maxTokens, logprobs: null })) {
+      if (event.kind === 'start') promptTokens = event.promptTokens
+      if (event.kind === 'end') completionTokens = event.completionTokens
+    }
+    // The last token is not fed back.
+    return promptTokens + completionTokens - 1
+  }
+  const first = await rowsOf(one, 9)
+  const sum = first + (await rowsOf(two, 5))
+  assert.ok(first > 0 && sum > first)
+  const untilCounted = (nodes: readonly SkeinNode[], tokens: number): Promise<unknown> =>
+    until(() => nodes.every((node) => node.status().routing[0]!.tokens === tokens), {
+      what: `all nodes count ${tokens} tokens, not ${nodes.map((node) => node.status().routing[0]!.tokens).join(', ')}`,
+      timeoutMs: STATISTICS_TIMEOUT_MS,
+    })
+  await untilCounted([host, one, two], sum)
+
+  await one.stop()
+  const again = await swarm.start({ host: 'none', data })
+  assert.equal(again.peer, one.peer)
+  await untilReady(again, 1)
+  const more = await rowsOf(again, 3)
+  await untilCounted([host, two, again], sum + more)
+})
+
+/** Experts that the node says to host. */
+function heldBy(node: SkeinNode): number {
+  const ranges = node.status().holdings.flatMap(({ layers }) => layers.flatMap(({ experts }) => experts.split(',')))
+  return ranges.reduce((sum, range) => {
+    const [first, last = first] = range.split('-').map(Number)
+    return sum + last! - first! + 1
+  }, 0)
+}
+
+/** Experts that `node` sees announced by `peer`. */
+function announced(node: SkeinNode, peer: string): number {
+  return node.status().peers.find((entry) => entry.peer === peer)?.experts ?? 0
+}
