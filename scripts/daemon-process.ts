@@ -25,13 +25,32 @@ const START_TIMEOUT_MS = 60_000
 const STOP_TIMEOUT_MS = 15_000
 const OUTPUT_CHARACTERS = 64 * 1024
 
-/** Starts `skein up` with the flags and resolves once it serves; rejects with what it said when it does not. */
-export async function spawnDaemon(flags: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<DaemonProcess> {
-  const child = spawn(process.execPath, [MAIN, 'up', ...flags], { stdio: ['ignore', 'pipe', 'pipe'], env })
+export interface DaemonInit {
+  /** Default: this process' own. */
+  readonly env?: NodeJS.ProcessEnv
+  /** Takes the process away while it starts. */
+  readonly signal?: AbortSignal
+}
+
+/**
+ * Starts `skein up` with the flags and resolves once it serves; rejects with what it said when it does not. It never outlives this
+ * process, unless that is killed without warning.
+ */
+export async function spawnDaemon(flags: readonly string[], init: DaemonInit = {}): Promise<DaemonProcess> {
+  init.signal?.throwIfAborted()
+  const child = spawn(process.execPath, [MAIN, 'up', ...flags], { stdio: ['ignore', 'pipe', 'pipe'], env: init.env ?? process.env })
+  const killNow = (): void => void child.kill('SIGKILL')
+  process.once('exit', killNow)
+  init.signal?.addEventListener('abort', killNow, { once: true })
   let errors = ''
   let printed = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-OUTPUT_CHARACTERS)))
-  const exited = new Promise<number | string>((resolve) => child.on('exit', (code, signal) => resolve(code ?? signal ?? 'unknown')))
+  const exited = new Promise<number | string>((resolve) => {
+    child.on('exit', (code, signal) => {
+      process.off('exit', killNow)
+      resolve(code ?? signal ?? 'unknown')
+    })
+  })
   const serving = new Promise<void>((resolve) => {
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       printed = (printed + text).slice(-OUTPUT_CHARACTERS)
@@ -41,8 +60,10 @@ export async function spawnDaemon(flags: readonly string[], env: NodeJS.ProcessE
   const late = AbortSignal.timeout(START_TIMEOUT_MS)
   const timedOut = new Promise<'late'>((resolve) => late.addEventListener('abort', () => resolve('late'), { once: true }))
   const first = await Promise.race([serving.then(() => 'serving' as const), exited.then((code) => ({ code })), timedOut])
+  init.signal?.removeEventListener('abort', killNow)
   if (first !== 'serving') {
-    child.kill('SIGKILL')
+    killNow()
+    await exited
     throw new Error(
       `skein up ${first === 'late' ? `did not serve within ${START_TIMEOUT_MS} ms` : `ended with ${first.code}`}: ${errors.trim()}`,
     )

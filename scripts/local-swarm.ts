@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util'
 import type { SwarmStatus } from '../node/api/services.ts'
 import { describeReport, streamAnswer } from '../node/cli/ask.ts'
 import { createBlobStore } from '../node/model/blob-store.ts'
+import { onStopSignal } from '../node/cli/stop-signals.ts'
 import { ensureEmbeddedModel } from '../node/model/embedded.ts'
 import { spawnDaemon } from './daemon-process.ts'
 import type { DaemonProcess } from './daemon-process.ts'
@@ -34,21 +35,21 @@ const dir = await mkdtemp(join(tmpdir(), 'skein-swarm-'))
 const daemons: DaemonProcess[] = []
 const ended = Promise.withResolvers<string>()
 
+const interrupt = new AbortController()
+const starting: Promise<unknown>[] = []
+
 async function shutDown(code: number): Promise<never> {
+  interrupt.abort(new Error('interrupted'))
+  await Promise.allSettled(starting)
   await Promise.all(daemons.map((daemon) => daemon.stop()))
   await rm(dir, { recursive: true, force: true, maxRetries: 5 })
   process.exit(code)
 }
 
-let interrupted = false
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(signal, () => {
-    if (interrupted) process.exit(130)
-    interrupted = true
-    console.log('\nstopping the swarm …')
-    void shutDown(values.once ? 1 : 0)
-  })
-}
+onStopSignal(() => {
+  console.log('\nstopping the swarm …')
+  void shutDown(values.once ? 1 : 0)
+})
 
 try {
   const storeDir = join(dir, 'blobs')
@@ -74,9 +75,12 @@ try {
   ]
   const start = async (name: string, host: string, apiPort: string, bootstrap: readonly string[]): Promise<DaemonProcess> => {
     const args = [...common, '--name', name, '--data', join(dir, name), '--host', host, '--api-port', apiPort]
-    const daemon = await spawnDaemon([...args, ...bootstrap.flatMap((address) => ['--bootstrap', address])])
+    const flags = [...args, ...bootstrap.flatMap((address) => ['--bootstrap', address])]
+    const spawning = spawnDaemon(flags, { signal: interrupt.signal })
+    starting.push(spawning)
+    const daemon = await spawning
     daemons.push(daemon)
-    void daemon.exited.then((code) => interrupted || ended.resolve(`${name} ended with ${code}`))
+    void daemon.exited.then((code) => ended.resolve(`${name} ended with ${code}`))
     return daemon
   }
   const gateway = await start('gateway', 'none', values['api-port'], [])
@@ -116,7 +120,7 @@ try {
                -d '{"model":"${model.manifest.name}","messages":[{"role":"user","content":"Tell me a fairy tale about a king."}]}'`)
   throw new Error(await ended.promise)
 } catch (error) {
-  if (!interrupted) {
+  if (!interrupt.signal.aborted) {
     console.error(`\nfailed: ${(error as Error).message}`)
     for (const daemon of daemons) if (daemon.output() !== '') console.error(`--- ${daemon.name}\n${daemon.output()}`)
     await shutDown(1)

@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { loadConfig } from '../config.ts'
 import { startNode } from '../node.ts'
 import { SETTINGS } from '../settings.ts'
+import { onStopSignal } from './stop-signals.ts'
 
 /** `skein up`: runs a node until it is told to stop. */
 export function upCommand(): Command {
@@ -14,15 +15,10 @@ export function upCommand(): Command {
     const config = loadConfig(typed, process.env)
     const starting = new AbortController()
     const stop = Promise.withResolvers<void>()
-    let asked = false
-    const onSignal = (): void => {
-      if (asked) process.exit(130)
-      asked = true
+    onStopSignal(() => {
       starting.abort(new Error('stopped while starting'))
       stop.resolve()
-    }
-    process.on('SIGINT', onSignal)
-    process.on('SIGTERM', onSignal)
+    })
     const node = await startNode(config, starting.signal)
     const { models } = node.status()
     console.log(`peer       ${node.peer}`)

@@ -1,0 +1,17 @@
+/** Ctrl-C reaches every process of the terminal's group, and npm and other parents pass it on as well: that is one request, not two. */
+const SAME_REQUEST_MS = 1_000
+const EXIT_INTERRUPTED = 130
+
+/** Calls `onStop` at the first SIGINT or SIGTERM; a later one ends the process on the spot. */
+export function onStopSignal(onStop: () => void): void {
+  let askedAt: number | null = null
+  const onSignal = (): void => {
+    const now = performance.now()
+    if (askedAt === null) {
+      askedAt = now
+      onStop()
+    } else if (now - askedAt > SAME_REQUEST_MS) process.exit(EXIT_INTERRUPTED)
+  }
+  process.on('SIGINT', onSignal)
+  process.on('SIGTERM', onSignal)
+}
