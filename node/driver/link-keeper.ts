@@ -4,7 +4,7 @@ import type { ShardEntry } from '../model/manifest.ts'
 import type { ExpertLinks } from '../net/expert-links.ts'
 import type { ProviderRecords } from '../net/provider-records.ts'
 import { repeat } from '../repeat.ts'
-import type { CallSample, CostModel } from '../router/cost-model.ts'
+import type { CostModel } from '../router/cost-model.ts'
 import type { Holders } from './holders.ts'
 import type { DrivenModel } from './generation.ts'
 
@@ -25,7 +25,7 @@ const TICK_MS = 1_000
 /** A host not called for this long is probed, so that the plan never rests on stale numbers. */
 const PROBE_AFTER_MS = 15_000
 const PROBE_DEADLINE_MS = 10_000
-/** Calls of one probe, of which the quickest counts: the first ones pay for cold code on both sides. */
+/** Calls of one probe: the first ones pay for cold code on both sides, the last ones count. */
 const PROBE_CALLS = 20
 /** Providers asked for when the ledger knows nobody. */
 const MAX_PROVIDERS = 8
@@ -136,14 +136,11 @@ export class LinkKeeper {
       pickWeight: Float32Array.of(1),
     }
     try {
-      let best: CallSample | null = null
       for (let i = 0; i < PROBE_CALLS; i++) {
         const startedAt = performance.now()
         const { queueUs, computeUs } = await client.call(call)
-        const latencyUs = (performance.now() - startedAt) * 1000
-        if (best === null || latencyUs < best.latencyUs) best = { latencyUs, queueUs, computeUs, picks: 1 }
+        costs.succeeded(peer, { latencyUs: (performance.now() - startedAt) * 1000, queueUs, computeUs, picks: 1 })
       }
-      if (best !== null) costs.succeeded(peer, best)
     } catch (error) {
       costs.failed(peer)
       log('probe.failed', { peer, reason: (error as Error).message })

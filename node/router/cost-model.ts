@@ -1,3 +1,5 @@
+import { RecentMedian } from './recent-median.ts'
+
 /** What calls to one host are expected to cost, from this node's own measurements; times in microseconds. */
 export interface HostCost {
   readonly peer: string
@@ -10,8 +12,8 @@ export interface HostCost {
   readonly perPickUs: number
 }
 
-/** Least weight of a new measurement: about the last ten calls count. One after a pause weighs more, by the half-life below. */
-const EWMA_WEIGHT = 0.2
+/** Calls of which the median counts: a pause of the other side's garbage collector must not shut a good host out. */
+const RECENT_CALLS = 9
 /** First backoff of a host that failed, doubled with each failure in a row. */
 const BACKOFF_MS = 15_000
 const MAX_BACKOFF_MS = 15 * 60_000
@@ -36,9 +38,9 @@ export interface CallSample {
 }
 
 interface HostRecord {
-  overheadUs: number | null
-  queueUs: number | null
-  perPickUs: number | null
+  readonly overheadUs: RecentMedian
+  readonly queueUs: RecentMedian
+  readonly perPickUs: RecentMedian
   failures: number
   backoffUntil: number
   measuredAt: number
@@ -63,11 +65,9 @@ export class CostModel {
 
   succeeded(peer: string, sample: CallSample): void {
     const host = this.#record(peer)
-    const overhead = Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs)
-    const weight = Math.max(EWMA_WEIGHT, 1 - this.#trust(host))
-    host.overheadUs = smooth(host.overheadUs, overhead, weight)
-    host.queueUs = smooth(host.queueUs, sample.queueUs, weight)
-    host.perPickUs = smooth(host.perPickUs, sample.computeUs / Math.max(1, sample.picks), weight)
+    host.overheadUs.add(Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs))
+    host.queueUs.add(sample.queueUs)
+    host.perPickUs.add(sample.computeUs / Math.max(1, sample.picks))
     host.failures = 0
     host.backoffUntil = 0
     host.measuredAt = this.#now()
@@ -104,25 +104,25 @@ export class CostModel {
   /** Milliseconds since the last measurement; Infinity when there is none. */
   ageMs(peer: string): number {
     const host = this.#hosts.get(peer)
-    return host === undefined || host.overheadUs === null ? Infinity : this.#now() - host.measuredAt
+    return host === undefined || host.overheadUs.value === null ? Infinity : this.#now() - host.measuredAt
   }
 
   cost(peer: string, local: boolean, prior: CostPrior): HostCost {
     const host = this.#hosts.get(peer)
     // What is not measured any more may have become better: the estimate falls until the host is tried again.
-    const hope = host === undefined || host.overheadUs === null || local ? 1 : this.#trust(host)
+    const hope = host === undefined || host.overheadUs.value === null || local ? 1 : this.#trust(host)
     return {
       peer,
       local,
-      overheadUs: (host?.overheadUs ?? (local ? 0 : UNKNOWN_OVERHEAD_US)) * hope,
-      queueUs: (host?.queueUs ?? 0) * hope,
-      perPickUs: host?.perPickUs ?? prior.serviceUs ?? UNKNOWN_PER_PICK_US,
+      overheadUs: (host?.overheadUs.value ?? (local ? 0 : UNKNOWN_OVERHEAD_US)) * hope,
+      queueUs: (host?.queueUs.value ?? 0) * hope,
+      perPickUs: host?.perPickUs.value ?? prior.serviceUs ?? UNKNOWN_PER_PICK_US,
     }
   }
 
   counts(peer: string): { succeeded: number; failed: number; overheadUs: number | null } {
     const host = this.#hosts.get(peer)
-    return { succeeded: host?.succeeded ?? 0, failed: host?.failed ?? 0, overheadUs: host?.overheadUs ?? null }
+    return { succeeded: host?.succeeded ?? 0, failed: host?.failed ?? 0, overheadUs: host?.overheadUs.value ?? null }
   }
 
   /** 1 for what was measured just now, falling to 0. */
@@ -134,13 +134,18 @@ export class CostModel {
     let host = this.#hosts.get(peer)
     if (host === undefined) {
       if (this.#hosts.size >= MAX_HOSTS) this.#hosts.delete(this.#hosts.keys().next().value!)
-      host = { overheadUs: null, queueUs: null, perPickUs: null, failures: 0, backoffUntil: 0, measuredAt: 0, succeeded: 0, failed: 0 }
+      host = {
+        overheadUs: new RecentMedian(RECENT_CALLS),
+        queueUs: new RecentMedian(RECENT_CALLS),
+        perPickUs: new RecentMedian(RECENT_CALLS),
+        failures: 0,
+        backoffUntil: 0,
+        measuredAt: 0,
+        succeeded: 0,
+        failed: 0,
+      }
       this.#hosts.set(peer, host)
     }
     return host
   }
-}
-
-function smooth(old: number | null, value: number, weight: number): number {
-  return old === null ? value : old + weight * (value - old)
 }

@@ -29,7 +29,7 @@ const TAIL_PER_DOUBLING = 0.17
 const TIE_SHARE = 0.25
 const TIE_US = 300
 /** One plan in so many tries a host first whatever it seems to cost, unless it seems this much worse than the best: what is never used is never known. */
-const EXPLORE_ONE_IN = 32
+const EXPLORE_ONE_IN = 24
 const EXPLORE_FACTOR = 10
 const EXPLORE_US = 5_000
 
@@ -48,7 +48,7 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
     const expected = host.overheadUs + host.queueUs
     return host.local ? expected : expected + (TIE_SHARE * expected + TIE_US) * uniform(seed, index)
   })
-  const explored = exploredHost(seed, base)
+  const explored = exploredHost(seed, base, demands)
   if (explored !== null) base[explored] = 0
   let best: readonly number[] = []
   let bestCost = Infinity
@@ -151,10 +151,11 @@ function planCost(plan: readonly number[], demands: readonly ExpertDemand[], hos
 }
 
 /** The host that this plan shall try, if it is one of those that explore. */
-function exploredHost(seed: number, base: readonly number[]): number | null {
-  if (base.length === 0 || uniform(seed, -1) * EXPLORE_ONE_IN >= 1) return null
-  const host = Math.floor(uniform(seed, -2) * base.length)
-  return base[host]! <= Math.min(...base) * EXPLORE_FACTOR + EXPLORE_US ? host : null
+function exploredHost(seed: number, base: readonly number[], demands: readonly ExpertDemand[]): number | null {
+  if (demands.length === 0 || uniform(seed, -1) * EXPLORE_ONE_IN >= 1) return null
+  const useful = [...new Set(demands.flatMap((demand) => demand.holders))].sort((a, b) => a - b)
+  const host = useful[Math.floor(uniform(seed, -2) * useful.length)]!
+  return base[host]! <= Math.min(...useful.map((other) => base[other]!)) * EXPLORE_FACTOR + EXPLORE_US ? host : null
 }
 
 /** A number in [0, 1) from two integers (murmur3's finaliser). */

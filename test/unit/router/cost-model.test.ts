@@ -27,21 +27,15 @@ test('the first measurement counts in full: overhead is what neither queue nor c
   assert.deepEqual(costs.cost('a', false, NOTHING), { peer: 'a', local: false, overheadUs: 300, queueUs: 200, perPickUs: 100 })
 })
 
-test('later measurements count a fifth each', () => {
+test('the median of the last nine measurements counts: a stray one changes nothing, a lasting change prevails', () => {
   const { costs } = setUp()
-  for (const latencyUs of [1000, 2000, 2000]) costs.succeeded('a', sample({ latencyUs }))
-  assert.equal(costs.cost('a', false, NOTHING).overheadUs, 1000 + 200 + 160)
-})
-
-test('after a pause a measurement counts more, the more the longer it was', () => {
-  const { costs, clock } = setUp()
-  for (const peer of ['short', 'long']) costs.succeeded(peer, sample({ latencyUs: 1000, computeUs: 0 }))
-  clock.nowMs += 2000
-  costs.succeeded('short', sample({ latencyUs: 2000 }))
-  assert.equal(costs.cost('short', false, NOTHING).overheadUs, 1500)
-  clock.nowMs += 60_000
-  costs.succeeded('long', sample({ latencyUs: 2000 }))
-  assert.ok(Math.abs(costs.cost('long', false, NOTHING).overheadUs - 2000) < 1)
+  const overhead = () => costs.cost('a', false, NOTHING).overheadUs
+  for (let i = 0; i < 9; i++) costs.succeeded('a', sample({ latencyUs: 1000 + i }))
+  assert.equal(overhead(), 1004)
+  costs.succeeded('a', sample({ latencyUs: 90_000 }))
+  assert.equal(overhead(), 1005)
+  for (let i = 0; i < 4; i++) costs.succeeded('a', sample({ latencyUs: 5000 }))
+  assert.equal(overhead(), 5000)
 })
 
 test('an estimate that is not renewed falls, so that the host is tried again; that of this node stays', () => {
