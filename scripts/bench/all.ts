@@ -1,0 +1,8 @@
+/** `npm run bench`: every bench, one after the other. */
+import { benchMain } from './bench.ts'
+import { decodeBench } from './decode.ts'
+import { dispatchPlanBench } from './dispatch-plan.ts'
+import { expertCallsBench } from './expert-calls.ts'
+import { startUpBench } from './start-up.ts'
+
+await benchMain('all', [decodeBench, expertCallsBench, startUpBench, dispatchPlanBench])

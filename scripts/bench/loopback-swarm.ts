@@ -1,0 +1,110 @@
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { SwarmStatus } from '../../node/api/services.ts'
+import type { QueryReport } from '../../node/driver/query.ts'
+import { createBlobStore } from '../../node/model/blob-store.ts'
+import { ensureEmbeddedModel } from '../../node/model/embedded.ts'
+import type { Manifest, ShardEntry } from '../../node/model/manifest.ts'
+import type { DaemonProcess } from '../daemon-process.ts'
+import type { Workspace } from './workspace.ts'
+
+export interface LoopbackSwarm {
+  readonly gateway: DaemonProcess
+  readonly hosts: readonly DaemonProcess[]
+}
+
+/** The embedded model, packed once into a store that all daemons of the workspace share. */
+export interface SharedModel {
+  readonly storeDir: string
+  readonly manifest: Manifest
+}
+
+const READY_TIMEOUT_MS = 60_000
+const POLL_MS = 100
+/** One thread each, on both sides of every comparison: the machine has no more cores for the swarm than for one process. */
+const THREADS = 1
+
+export async function packModel(workspace: Workspace): Promise<SharedModel> {
+  const storeDir = join(workspace.dir, 'blobs')
+  const { manifest } = await ensureEmbeddedModel(createBlobStore({ dir: storeDir }))
+  return { storeDir, manifest }
+}
+
+/** Flags of a daemon that meets only those of its own swarm, on loopback. */
+export function daemonFlags(init: { swarm: string; dataDir: string; host: string }): string[] {
+  const { swarm, dataDir, host } = init
+  const fixed = ['--listen', '/ip4/127.0.0.1/tcp/0', '--no-mdns', '--api-port', '0', '--threads', String(THREADS), '--log', 'error']
+  return ['--swarm', swarm, '--data', dataDir, '--host', host, ...fixed]
+}
+
+/** One process that has everything. */
+export async function startOneProcess(workspace: Workspace, model: SharedModel): Promise<DaemonProcess> {
+  const flags = daemonFlags({ swarm: 'bench-one', dataDir: join(workspace.dir, 'one'), host: 'all' })
+  return await workspace.spawn([...flags, '--store', model.storeDir])
+}
+
+/** A gateway that hosts nothing, and hosts that between them hold every shard twice (once if there is one host); resolves when all have answered a call. */
+export async function startSwarm(workspace: Workspace, model: SharedModel, init: { name: string; hosts: number }): Promise<LoopbackSwarm> {
+  const { name, hosts: hostCount } = init
+  const start = (member: string, host: string, bootstrap: readonly string[]): Promise<DaemonProcess> => {
+    const flags = daemonFlags({ swarm: `bench-${name}`, dataDir: join(workspace.dir, name, member), host })
+    return workspace.spawn([...flags, '--store', model.storeDir, ...bootstrap.flatMap((address) => ['--bootstrap', address])])
+  }
+  const shards = model.manifest.blobs.filter((blob): blob is ShardEntry => blob.role === 'experts')
+  const shareOf = (host: number): string =>
+    shards
+      .filter((_, i) => i % hostCount === host || (i + 1) % hostCount === host)
+      .map(({ layer, first, last }) => `${layer}:${first}-${last}`)
+      .join(',')
+  const gateway = await start('gateway', 'none', [])
+  const hosts = await Promise.all(Array.from({ length: hostCount }, (_, i) => start(`host-${i}`, shareOf(i), gateway.addresses)))
+  await waitUntilReady(gateway, hostCount)
+  return { gateway, hosts }
+}
+
+export interface Asked {
+  readonly text: string
+  readonly promptTokens: number
+  readonly completionTokens: number
+  readonly report: QueryReport
+}
+
+/** One greedy completion of the embedded model. Throws with the node's own words when it refuses, and when the answer is not exact. */
+export async function complete(
+  daemon: DaemonProcess,
+  init: { model: string; prompt: string; maxTokens: number; skein?: Readonly<Record<string, string>> },
+): Promise<Asked> {
+  const { model, prompt, maxTokens, skein = {} } = init
+  const response = await fetch(`${daemon.url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ model, prompt, max_tokens: maxTokens, temperature: 0, skein }),
+  })
+  const body = (await response.json()) as {
+    error?: { message: string }
+    choices: { text: string }[]
+    usage: { prompt_tokens: number; completion_tokens: number }
+    skein: QueryReport
+  }
+  if (!response.ok) throw new Error(body.error?.message ?? `the node answered ${response.status}`)
+  if (!body.skein.exact) throw new Error('the answer is not exact')
+  return {
+    text: body.choices[0]!.text,
+    promptTokens: body.usage.prompt_tokens,
+    completionTokens: body.usage.completion_tokens,
+    report: body.skein,
+  }
+}
+
+async function waitUntilReady(gateway: DaemonProcess, hostCount: number): Promise<void> {
+  const deadline = performance.now() + READY_TIMEOUT_MS
+  const replicas = Math.min(2, hostCount)
+  for (;;) {
+    const status = (await (await fetch(`${gateway.url}/api/swarm`)).json()) as SwarmStatus
+    const answered = status.peers.filter((peer) => peer.rttMs !== null).length
+    if (status.ready && answered === hostCount && status.models.every((model) => model.coverage.minReplicas >= replicas)) return
+    if (performance.now() > deadline)
+      throw new Error(`the swarm was not ready within ${READY_TIMEOUT_MS / 1000} s: ${answered} of ${hostCount} hosts answered`)
+    await delay(POLL_MS)
+  }
+}
