@@ -49,7 +49,16 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
     return host.local ? expected : expected + (TIE_SHARE * expected + TIE_US) * uniform(seed, index)
   })
   const explored = exploredHost(seed, base, demands)
-  if (explored !== null) base[explored] = 0
+  if (explored === null) return cheapestPlan(demands, hosts, base)
+  const rest = cheapestPlan(
+    demands.filter((demand) => !demand.holders.includes(explored)),
+    hosts,
+    base,
+  ).values()
+  return demands.map((demand) => (demand.holders.includes(explored) ? explored : rest.next().value!))
+}
+
+function cheapestPlan(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): DispatchPlan {
   let best: readonly number[] = []
   let bestCost = Infinity
   for (const makePlan of [planFewHosts, planBalanced, planOneHost, planApart]) {
