@@ -11,6 +11,9 @@ import { SharedBlocks } from './shared-blocks.ts'
  * A worker that dies rejects what it was asked and everything after; the engine must then be closed and made anew.
  */
 export function createEngine(init: EngineInit): Engine {
+  // Since 1.30 onnxruntime reports usage to its maker and keeps a device id, a database and logs in the user's folders unless told not to.
+  // It reads the process' own environment, which a worker can't change.
+  process.env['ORT_DISABLE_TELEMETRY'] = '1'
   if (!Number.isInteger(init.threads) || init.threads < 1) throw new RangeError(`the engine needs at least one thread, not ${init.threads}`)
   return new OnnxEngine(init.threads)
 }
