@@ -16,6 +16,7 @@ import { LedgerPublisher } from './ledger-publisher.ts'
 import { Log } from './log.ts'
 import { registerNodeMetrics } from './metrics.ts'
 import { ExpertLinks } from './net/expert-links.ts'
+import { Greeter } from './net/greeter.ts'
 import { loadIdentity } from './net/identity.ts'
 import { createMesh, startMesh } from './net/mesh.ts'
 import { openMeshDatastore } from './net/mesh-datastore.ts'
@@ -93,7 +94,11 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
 
     const engine = createEngine({ threads: config.threads })
     undo.push({ name: 'engine', step: () => engine.close() })
-    const models = await openServedModels(config, engine, self, signal)
+    const models = await openServedModels(config, engine, self, {
+      signal,
+      // Whoever runs the node should know that its disk lost something.
+      onDamage: (error) => log.error('model.repacked', { reason: error.message }),
+    })
     const host = new ExpertHost({ concurrency: config.threads + SPARE_JOBS })
     for (const { digest, manifest, experts } of models) host.add({ digest, hiddenSize: manifest.config.hiddenSize, experts })
 
@@ -142,6 +147,9 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     await ledger.start()
     undo.push({ name: 'ledger', step: () => ledger.stop() })
     for (const { id, manifest } of models) counts.open(id, manifest.config.layers, manifest.config.experts)
+    const greeter = new Greeter({ mesh, log: debug })
+    greeter.start()
+    undo.push({ name: 'greeter', step: () => greeter.stop() })
     await startMesh(mesh, config.listen)
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
     await replication.start()
