@@ -39,6 +39,16 @@ export function registerNodeMetrics(registry: Registry, components: NodeMetricsC
   counter('skein_link_sent_bytes_total', 'Bytes sent to hosts over expert links', () => links.bytes.sent)
   counter('skein_link_received_bytes_total', 'Bytes received from hosts over expert links', () => links.bytes.received)
   counter('skein_ledger_applied_total', 'Ledger envelopes applied', () => ledger.stats().applied)
+  const rejected: Counter<'reason'> = new Counter({
+    name: 'skein_ledger_rejected_total',
+    help: 'Ledger envelopes refused, by reason',
+    labelNames: ['reason'],
+    registers: [registry],
+    collect: () => {
+      rejected.reset()
+      for (const [reason, count] of Object.entries(ledger.stats().rejected)) rejected.inc({ reason }, count)
+    },
+  })
   gauge('skein_links', 'Open expert links', () => links.size)
   gauge('skein_queries_active', 'Queries being answered', () => driver.active)
   gauge('skein_peers', 'Peers known', () => status().peers.length)

@@ -2,6 +2,7 @@ import { createBlobStore } from './model/blob-store.ts'
 import type { BlobStore } from './model/blob-store.ts'
 import { digestHex } from './model/digest.ts'
 import { EMBEDDED_NAME, ensureEmbeddedModel } from './model/embedded.ts'
+import type { EmbeddedOptions } from './model/embedded.ts'
 import { openModel } from './model/library.ts'
 import type { ShardEntry } from './model/manifest.ts'
 import type { ModelPackage } from './model/package.ts'
@@ -21,23 +22,21 @@ export interface ServedModel extends DrivenModel {
   readonly openedAt: number
 }
 
-/** Opens the configured models: packs the embedded one on first use, loads trunks and the chosen shards. */
-export async function openServedModels(config: Config, engine: Engine, peer: string, signal: AbortSignal): Promise<ServedModel[]> {
+/** Opens the configured models: packs the embedded one on first use or when it is damaged, loads trunks and the chosen shards. */
+export async function openServedModels(config: Config, engine: Engine, peer: string, options: EmbeddedOptions): Promise<ServedModel[]> {
   const store = createBlobStore({ dir: config.storeDir })
   const models: ServedModel[] = []
-  for (const name of config.models) models.push(await openServedModel(await openPackage(store, name, signal), config, engine, peer))
+  for (const name of config.models) models.push(await openServedModel(await openPackage(store, name, options), config, engine, peer))
   return models
 }
 
-async function openPackage(store: BlobStore, name: string, signal: AbortSignal): Promise<ModelPackage> {
-  if (name === EMBEDDED_NAME) return ensureEmbeddedModel(store, { signal })
+async function openPackage(store: BlobStore, name: string, options: EmbeddedOptions): Promise<ModelPackage> {
+  if (name === EMBEDDED_NAME) return ensureEmbeddedModel(store, options)
   try {
     return await openModel(store, name)
   } catch (error) {
     if (!(error instanceof ModelMissingError)) throw error
-    throw new ModelMissingError(`--model ${name}: ${error.message}. Pack it with: skein pack <checkpoint folder> --name ${name}`, {
-      cause: error,
-    })
+    throw new ModelMissingError(`--model ${name}: ${error.message}`, { cause: error })
   }
 }
 

@@ -16,20 +16,26 @@ export const EMBEDDED_ID = 'bafkreian5xs4u6xq5k3i4fyirepkwxmfpvy2cv5oe3mkymq72av
 /** Packing takes under a second; after this long a waiter packs too, which is harmless. */
 const LOCK_TIMEOUT_MS = 15_000
 
+export interface EmbeddedOptions {
+  readonly signal?: AbortSignal
+  /** Hears what was wrong with a model that was there and had to be packed again. */
+  readonly onDamage?: (error: Error) => void
+}
+
 /**
  * The embedded model, packed on first use and again if a blob is missing or corrupt.
  * Processes that share the store wait for the one that packs. Throws `ModelError`, or `signal.reason`.
  */
-export async function ensureEmbeddedModel(store: BlobStore, options: { readonly signal?: AbortSignal } = {}): Promise<ModelPackage> {
+export async function ensureEmbeddedModel(store: BlobStore, options: EmbeddedOptions = {}): Promise<ModelPackage> {
   const { signal } = options
-  const ready = await openIntact(store, signal)
+  const ready = await openIntact(store, options)
   if (ready !== undefined) return ready
   await mkdir(store.dir, { recursive: true })
   const release = await acquireLock(join(store.dir, `${EMBEDDED_NAME}.lock`), LOCK_TIMEOUT_MS, signal)
   try {
     const dir = fileURLToPath(new URL('ember/', import.meta.url))
     return (
-      (await openIntact(store, signal)) ??
+      (await openIntact(store, signal === undefined ? {} : { signal })) ??
       (await packCheckpoint({ dir, store, quant: 'f32', name: EMBEDDED_NAME, ...(signal === undefined ? {} : { signal }) }))
     )
   } finally {
@@ -38,7 +44,7 @@ export async function ensureEmbeddedModel(store: BlobStore, options: { readonly 
 }
 
 /** The packed model if every blob is there with the right content; corrupt ones are put aside by the store. */
-async function openIntact(store: BlobStore, signal: AbortSignal | undefined): Promise<ModelPackage | undefined> {
+async function openIntact(store: BlobStore, { signal, onDamage }: EmbeddedOptions): Promise<ModelPackage | undefined> {
   try {
     const model = await openModel(store, EMBEDDED_ID)
     for (const blob of model.manifest.blobs) {
@@ -48,7 +54,9 @@ async function openIntact(store: BlobStore, signal: AbortSignal | undefined): Pr
     if ((await findModelId(store, EMBEDDED_NAME)) !== EMBEDDED_ID) await registerModel(store, EMBEDDED_NAME, EMBEDDED_ID)
     return model
   } catch (error) {
-    if (isMeshError(error, 'ModelError') || isMeshError(error, 'ModelMissingError')) return undefined
-    throw error
+    if (isMeshError(error, 'ModelMissingError')) return undefined
+    if (!isMeshError(error, 'ModelError')) throw error
+    onDamage?.(error as Error)
+    return undefined
   }
 }

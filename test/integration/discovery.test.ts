@@ -38,7 +38,7 @@ async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: readonly 
   t.after(() => engine.close())
   const { mesh, peer: self, privateKey } = await startBarePeer(t, { swarm: swarm.name, connectTo })
   const ledger = createLedger({ privateKey }, { swarm: swarm.name })
-  const models = await openServedModels(swarm.config({ host: 'none' }), engine, self, new AbortController().signal)
+  const models = await openServedModels(swarm.config({ host: 'none' }), engine, self, {})
   const links = new ExpertLinks({ dialer: mesh, onChange: () => {} })
   t.after(() => links.stop())
   const holders = new Holders({
