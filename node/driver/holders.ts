@@ -22,13 +22,15 @@ export interface HoldersComponents {
 const DENIAL_MS = 60_000
 /** Denials remembered over all peers. */
 const MAX_DENIALS = 4096
+/** Peers of which provider records are remembered. */
+const MAX_HINTED_PEERS = 256
 
 /** Who serves which experts of a model, as far as this node can call them. */
 export class Holders {
   readonly #components: HoldersComponents
   /** `peer/model/layer/expert` → when it was denied. */
   readonly #denials = new Map<string, number>()
-  /** `peer/model/layer/expert` found in the DHT or proven by a call, before the ledger told. */
+  /** Peer → `model/layer/expert` found in the DHT before the ledger told. */
   readonly #extra = new Map<string, Set<string>>()
 
   constructor(components: HoldersComponents) {
@@ -60,6 +62,8 @@ export class Holders {
       if (peer === self || !isLinked(peer) || view().authors.has(peer)) continue
       remote.push({ peer, local: false, holds: (layer, expert) => extra.has(`${model}/${layer}/${expert}`) })
     }
+    // The view's authors are sorted, those found otherwise are not.
+    if (this.#extra.size > 0) remote.sort((a, b) => (a.peer < b.peer ? -1 : 1))
     return [local, ...remote]
   }
 
@@ -76,12 +80,16 @@ export class Holders {
       this.#denials.set(`${peer}/${model}/${layer}/${expert}`, Date.now())
       this.#extra.get(peer)?.delete(`${model}/${layer}/${expert}`)
     }
+    if (this.#extra.get(peer)?.size === 0) this.#extra.delete(peer)
   }
 
   /** A provider record names the peer for these experts, though the ledger does not (yet). */
   hint(peer: string, model: string, layer: number, experts: readonly number[]): void {
     let extra = this.#extra.get(peer)
-    if (extra === undefined) this.#extra.set(peer, (extra = new Set()))
+    if (extra === undefined) {
+      if (this.#extra.size >= MAX_HINTED_PEERS) this.#extra.delete(this.#extra.keys().next().value!)
+      this.#extra.set(peer, (extra = new Set()))
+    }
     for (const expert of experts) extra.add(`${model}/${layer}/${expert}`)
   }
 
