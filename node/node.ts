@@ -2,7 +2,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
 import { createLedger, createLedgerReplication } from '../crdt/index.ts'
-import { createExpertHandler, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
+import { createExpertHandler, EXPERT_LIMITS, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
 import { createApi } from './api/api.ts'
 import type { Config } from './config.ts'
 import { Dispatcher } from './driver/dispatcher.ts'
@@ -143,7 +143,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const driver = new Driver({ dispatcher, counts }, models, { wire: config.wire, combine: config.combine })
     undo.push({ name: 'driver', step: () => driver.stop() })
 
-    await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info))
+    await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), { maxInboundStreams: EXPERT_LIMITS.maxStreamsPerPeer })
     await ledger.start()
     undo.push({ name: 'ledger', step: () => ledger.stop() })
     for (const { id, manifest } of models) counts.open(id, manifest.config.layers, manifest.config.experts)
@@ -202,6 +202,7 @@ function expertHandler(
 ): Parameters<Awaited<ReturnType<typeof createMesh>>['handle']>[1] {
   const handler = createExpertHandler({
     serve: (call) => host.serve(call),
+    onFailure: (peer, error) => log('expert.failed', { peer, reason: error.message }),
     onViolation: (peer, error) => log('expert.violation', { peer, reason: error.message }),
   })
   return (stream, connection) => handler(stream, connection.remotePeer.toString())

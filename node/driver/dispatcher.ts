@@ -209,12 +209,10 @@ export class Dispatcher {
       if (signal.aborted || !isPeerFailure(error)) throw error
       if (error instanceof PeerRefusedError && error.status === 'busy') costs.busy(peer, error.retryAfterMs)
       else if (error instanceof PeerRefusedError && error.status === 'notHeld') {
-        holders.deny(
-          peer,
-          context.model,
-          work.layer,
-          group.runs.map((run) => run.expert),
-        )
+        // Only what was asked for: a host can't speak of more. One that names nothing lacks the whole model.
+        const asked = group.runs.map((run) => run.expert)
+        const named = asked.filter((expert) => error.experts.includes(expert))
+        holders.deny(peer, context.model, work.layer, named.length > 0 ? named : asked)
       } else costs.failed(peer)
       throw error
     }

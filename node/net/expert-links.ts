@@ -66,7 +66,7 @@ export class ExpertLinks {
 
   stop(): void {
     this.#stopping.abort(new Error('the node is stopping'))
-    for (const client of [...this.#open.values()]) client.close()
+    for (const client of this.#open.values()) client.close()
   }
 
   async #dial(peer: string): Promise<ExpertClient> {

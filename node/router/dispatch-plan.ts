@@ -22,7 +22,7 @@ export interface DispatchProblem {
 export type DispatchPlan = readonly number[]
 
 /** What one more host costs the driver in CPU time: encoding, a frame each way through TLS, a promise (measured on loopback). */
-const OPEN_HOST_US = 300
+const OPEN_HOST_US = 500
 /** A layer waits for its slowest host: what each doubling of their number adds to the expected time (1.18 for two, 1.31 for four hosts of log-normal times with sigma 0.25). */
 const TAIL_PER_DOUBLING = 0.17
 /** Costs within this share, and within this time, of each other count as equal, so that load spreads over hosts that are equally good. */

@@ -183,7 +183,10 @@ export class ExpertClient {
         pending.resolve(reply)
       } else {
         pending.reject(
-          new PeerRefusedError(reply.status, refusalOf(this.peer, pending.call, reply), reply.status === 'busy' ? reply.retryAfterMs : 0),
+          new PeerRefusedError(reply.status, refusalOf(this.peer, pending.call, reply), {
+            retryAfterMs: reply.status === 'busy' ? reply.retryAfterMs : 0,
+            experts: reply.status === 'notHeld' ? reply.experts : [],
+          }),
         )
       }
     } catch (error) {

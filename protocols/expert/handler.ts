@@ -18,6 +18,8 @@ export interface ServedCall extends ExpertCall {
 export interface ExpertHandlerInit {
   /** Answers one call; a rejection is answered with status `failed`. */
   serve(call: ServedCall): Promise<ExpertReply>
+  /** Hears why a call was answered `failed`; the peer does not. */
+  onFailure?(peer: string, error: Error): void
   /** Hears of peers that break the protocol. */
   onViolation?(peer: string, error: Error): void
   /** Calls one stream may have unanswered. */
@@ -84,7 +86,10 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
       init
         .serve(served)
         .then((answer) => reply(id, answer))
-        .catch(() => reply(id, { status: 'failed' }))
+        .catch((error: Error) => {
+          init.onFailure?.(peer, error)
+          reply(id, { status: 'failed' })
+        })
     }
 
     const decoder = new FrameDecoder({

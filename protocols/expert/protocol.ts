@@ -10,6 +10,8 @@ export const FrameKind = Object.freeze({ hello: 1, call: 2, reply: 3, cancel: 4 
 export const EXPERT_LIMITS = Object.freeze({
   /** One frame, either way: twice what Skein's driver lets a host send back for a layer. */
   maxFrameBytes: 16 * 1024 * 1024,
+  /** Streams one peer may have open to a host: one, and another while an old one ends. */
+  maxStreamsPerPeer: 2,
   /** Rows of one call. */
   maxRows: 1024,
   /** Numbers of one row: twice the widest model known. */

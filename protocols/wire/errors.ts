@@ -32,11 +32,14 @@ export class PeerRefusedError extends MeshError {
   readonly status: string
   /** How long the peer asks to be left alone, in milliseconds; 0 when it did not say. */
   readonly retryAfterMs: number
+  /** Experts that the peer says it does not hold. */
+  readonly experts: readonly number[]
 
-  constructor(status: string, message: string, retryAfterMs = 0) {
+  constructor(status: string, message: string, detail: { readonly retryAfterMs?: number; readonly experts?: readonly number[] } = {}) {
     super(message)
     this.status = status
-    this.retryAfterMs = retryAfterMs
+    this.retryAfterMs = detail.retryAfterMs ?? 0
+    this.experts = detail.experts ?? []
   }
 }
 

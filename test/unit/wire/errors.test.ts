@@ -9,7 +9,7 @@ test('every error class is told apart by its own name', () => {
     new errors.LimitExceededError('m'),
     new errors.DeadlineError('m'),
     new errors.PeerLostError('m'),
-    new errors.PeerRefusedError('busy', 'm', 20),
+    new errors.PeerRefusedError('busy', 'm', { retryAfterMs: 20 }),
     new nodeErrors.ConfigError('m'),
     new nodeErrors.ModelError('m'),
     new nodeErrors.ModelMissingError('m'),
@@ -33,7 +33,7 @@ test('a name alone makes no mesh error of a thing that is no error', () => {
 })
 
 test('a refusal carries its status, a missing route its layer and expert, a cause its cause', () => {
-  const { status, retryAfterMs } = new errors.PeerRefusedError('busy', 'm', 20)
+  const { status, retryAfterMs } = new errors.PeerRefusedError('busy', 'm', { retryAfterMs: 20 })
   assert.deepEqual({ status, retryAfterMs }, { status: 'busy', retryAfterMs: 20 })
   assert.equal(new errors.PeerRefusedError('failed', 'm').retryAfterMs, 0)
   const { layer, expert, message } = new nodeErrors.NoRouteError(3, 17, 'all hosts failed')
