@@ -66,6 +66,8 @@ export async function converse(stream: Stream, conversation: Conversation, signa
   )
   try {
     await Promise.race([ended, aborted.promise])
+    // A peer that does not end its side must neither hold the stream open nor fill the duplex, which nobody reads any more.
+    await stream.closeRead({ signal })
   } catch (error) {
     stream.abort(error instanceof Error ? error : new Error(String(error)))
     throw tooMuch ?? error
