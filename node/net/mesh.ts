@@ -11,9 +11,9 @@ import { mdns } from '@libp2p/mdns'
 import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
-import { tls } from '@libp2p/tls'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
+import { directTls } from './direct-tls.ts'
 import type { MeshDatastore } from './mesh-datastore.ts'
 import { quietYamux } from './quiet-yamux.ts'
 
@@ -49,7 +49,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     nodeInfo: { name: 'skein', version: init.version, userAgent: `skein/${init.version}` },
     addresses: { listen: [...init.listen] },
     transports: [tcp()],
-    connectionEncrypters: [tls(), noise()],
+    connectionEncrypters: [directTls(), noise()],
     streamMuxers: [quietYamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS } })],
     connectionManager: { inboundConnectionThreshold: INBOUND_CONNECTIONS_PER_SECOND, maxConnections: MAX_CONNECTIONS },
     // It aborts connections whose pings are slow, which under a saturated CPU are those that work hardest; calls have deadlines of their own.
