@@ -20,7 +20,7 @@ interface Example {
 
 const readme = await readFile(join(ROOT, 'README.md'), 'utf8')
 /** The blocks that follow `<!-- example -->`. */
-const examples: Example[] = [...readme.matchAll(/<!-- example -->\n```(\w+)\n([\s\S]*?)```/g)].map((match) => ({
+const examples: Example[] = [...readme.matchAll(/<!-- example -->\n+```(\w+)\n([\s\S]*?)```/g)].map((match) => ({
   language: match[1]!,
   code: match[2]!,
 }))
