@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
@@ -137,6 +138,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       host,
       holders,
       costs,
+      tieSeed: createHash('sha256').update(self).digest().readInt32LE(),
       discover: (...args) => keeper.discover(...args),
       servicePriorUs: (peer) => ledger.view().authors.get(peer)?.service?.p50Us ?? null,
     })

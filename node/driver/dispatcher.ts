@@ -20,6 +20,8 @@ export interface DispatcherComponents {
   readonly costs: CostModel
   /** Looks for a host of the expert beyond the open links (ledger, DHT) and links to it; true when there may be one now. */
   readonly discover: (model: string, layer: number, expert: number, signal: AbortSignal) => Promise<boolean>
+  /** Decides between hosts of nearly equal cost; drivers with different ones favour different hosts. */
+  readonly tieSeed: number
   /** Queue and compute of a call as the peer itself reports, in microseconds; null when it does not. */
   readonly servicePriorUs: (peer: string) => number | null
 }
@@ -31,8 +33,8 @@ export interface DispatchContext {
   /** Its digest, hex: its name on the wire. */
   readonly digest: string
   readonly priority: PriorityLevel
-  /** Seed of ties between hosts of nearly equal cost. */
-  readonly seed: number
+  /** Decides which plans explore; differs from pass to pass. */
+  readonly exploreSeed: number
   readonly tally: Tally
   readonly signal: AbortSignal
 }
@@ -127,7 +129,8 @@ export class Dispatcher {
         holders: candidates.flatMap((candidate, index) => (candidate.holds(work.layer, run.expert) ? [index] : [])),
       })),
       hosts,
-      seed: context.seed + work.layer,
+      seed: this.#components.tieSeed + work.layer,
+      exploreSeed: context.exploreSeed + work.layer,
     })
     const byHost = new Map<number, ExpertRun[]>()
     plan.forEach((host, i) => byHost.set(host, [...(byHost.get(host) ?? []), runs[i]!]))

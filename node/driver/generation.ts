@@ -135,7 +135,7 @@ class LayerLoop {
         model: id,
         digest,
         priority,
-        seed: this.#tally.seed + this.#tally.passes * layers,
+        exploreSeed: this.#tally.seed + this.#tally.passes * layers,
         tally: this.#tally,
         signal: this.#signal,
       }

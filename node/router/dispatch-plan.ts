@@ -14,8 +14,13 @@ export interface DispatchProblem {
   readonly layer: number
   readonly demands: readonly ExpertDemand[]
   readonly hosts: readonly HostCost[]
-  /** Equal seeds give equal plans; another seed spreads load differently over hosts of nearly equal cost. */
+  /**
+   * Decides between hosts of nearly equal cost. A driver keeps one for each layer: a host that is asked for the same experts again has
+   * their weights in its caches, while other layers and other drivers favour other hosts.
+   */
   readonly seed: number
+  /** Decides whether the plan explores, and whom; `seed` where it is missing. Equal seeds give equal plans. */
+  readonly exploreSeed?: number
 }
 
 /** For each demand, in order, the index of the host that serves all its rows. */
@@ -25,9 +30,12 @@ export type DispatchPlan = readonly number[]
 const OPEN_HOST_US = 500
 /** A layer waits for its slowest host: what each doubling of their number adds to the expected time (1.18 for two, 1.31 for four hosts of log-normal times with sigma 0.25). */
 const TAIL_PER_DOUBLING = 0.17
-/** Costs within this share, and within this time, of each other count as equal, so that load spreads over hosts that are equally good. */
+/**
+ * Hosts that cost at most this much more than the best one count as equally good. Load spreads over them, and which is called first says
+ * little of them: a host that was idle for a moment answers its first call a millisecond later than one whose caches are warm.
+ */
 const TIE_SHARE = 0.25
-const TIE_US = 300
+const TIE_US = 1_500
 /** One plan in so many tries a host first whatever it seems to cost, unless it seems this much worse than the best: what is never used is never known. */
 const EXPLORE_ONE_IN = 24
 const EXPLORE_FACTOR = 10
@@ -44,11 +52,8 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
   for (const demand of demands) {
     if (demand.holders.length === 0) throw new NoRouteError(layer, demand.expert, 'no live peer announces it')
   }
-  const base = hosts.map((host, index) => {
-    const expected = host.overheadUs + host.queueUs
-    return host.local ? expected : expected + (TIE_SHARE * expected + TIE_US) * uniform(seed, index)
-  })
-  const explored = exploredHost(seed, base, demands)
+  const base = tiedCosts(hosts, demands, seed)
+  const explored = exploredHost(problem.exploreSeed ?? seed, base, demands)
   if (explored === null) return cheapestPlan(demands, hosts, base)
   const rest = cheapestPlan(
     demands.filter((demand) => !demand.holders.includes(explored)),
@@ -157,6 +162,14 @@ function planCost(plan: readonly number[], demands: readonly ExpertDemand[], hos
   let last = 0
   for (const [host, time] of load) last = Math.max(last, base[host]! + time)
   return last * (1 + TAIL_PER_DOUBLING * Math.log2(load.size)) + load.size * OPEN_HOST_US
+}
+
+/** What each host costs before it computes; equally good ones the same, but for the order in which the seed puts them. */
+function tiedCosts(hosts: readonly HostCost[], demands: readonly ExpertDemand[], seed: number): number[] {
+  const expected = hosts.map((host) => host.overheadUs + host.queueUs)
+  const useful = new Set(demands.flatMap((demand) => demand.holders))
+  const best = Math.min(...hosts.flatMap((host, i) => (host.local || !useful.has(i) ? [] : [expected[i]!])))
+  return expected.map((cost, i) => (!hosts[i]!.local && cost <= best * (1 + TIE_SHARE) + TIE_US ? best + uniform(seed, i) : cost))
 }
 
 /** The host that this plan shall try, if it is one of those that explore. */

@@ -59,6 +59,7 @@ async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: readonly 
     host: new ExpertHost({ concurrency: 1 }),
     holders,
     costs,
+    tieSeed: 0,
     discover: (...args) => keeper.discover(...args),
     servicePriorUs: () => null,
   })
