@@ -8,6 +8,7 @@ import type { ExpertHost } from '../host/expert-host.ts'
 import type { ExpertLinks } from '../net/expert-links.ts'
 import type { CostModel } from '../router/cost-model.ts'
 import { planDispatch } from '../router/dispatch-plan.ts'
+import { CancelScope } from './cancel-scope.ts'
 import { callOf, groupOf } from './expert-group.ts'
 import type { ExpertGroup, ExpertRun, LayerWork } from './expert-group.ts'
 import type { Candidate, Holders } from './holders.ts'
@@ -36,7 +37,8 @@ export interface DispatchContext {
   /** Decides which plans explore; differs from pass to pass. */
   readonly exploreSeed: number
   readonly tally: Tally
-  readonly signal: AbortSignal
+  /** Of the query: cancelling it ends the dispatch with its reason. */
+  readonly scope: CancelScope
 }
 
 /** The rows that one host computed: weighted sums when combined, else one row per pick. */
@@ -68,7 +70,7 @@ export class Dispatcher {
 
   /**
    * Writes the weighted sum of the layer's experts into `into` ([rows, width]). Throws `NoRouteError` when an expert has no host left,
-   * or `signal.reason`.
+   * or what the scope was cancelled with.
    */
   async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
     const startedAt = performance.now()
@@ -93,7 +95,7 @@ export class Dispatcher {
     const sought = new Set<number>()
     let searching: AbortSignal | null = null
     for (;;) {
-      context.signal.throwIfAborted()
+      context.scope.throwIfCancelled()
       const candidates = this.#candidates(context.model, work.layer, runs, excluded)
       const orphan = runs.find((run) => !candidates.some((candidate) => candidate.holds(work.layer, run.expert)))
       if (orphan === undefined) return this.#assign(context, work, runs, candidates)
@@ -101,7 +103,7 @@ export class Dispatcher {
       if (sought.has(orphan.expert))
         throw new NoRouteError(work.layer, orphan.expert, excluded.length > 0 ? failedHosts(excluded.length) : 'nobody announces it')
       sought.add(orphan.expert)
-      searching ??= AbortSignal.any([context.signal, AbortSignal.timeout(DISCOVERY_TIMEOUT_MS)])
+      searching ??= AbortSignal.any([context.scope.signal, AbortSignal.timeout(DISCOVERY_TIMEOUT_MS)])
       await this.#components.discover(context.model, work.layer, orphan.expert, searching)
     }
   }
@@ -148,22 +150,21 @@ export class Dispatcher {
 
   async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: readonly string[]): Promise<Partial[]> {
     if (assigned.local) return [await this.#runLocally(context, work, assigned)]
-    const cancel = new AbortController()
-    const onAbort = (): void => cancel.abort(context.signal.reason)
-    context.signal.addEventListener('abort', onAbort, { once: true })
+    const scope = new CancelScope()
+    context.scope.add(scope)
     const deadlineMs = Math.ceil(Math.min(MAX_DEADLINE_MS, Math.max(MIN_DEADLINE_MS, (DEADLINE_FACTOR * assigned.expectedUs) / 1000)))
     try {
-      const primary = this.#runRemotely(context, work, assigned, deadlineMs, cancel.signal)
+      const primary = this.#runRemotely(context, work, assigned, deadlineMs, scope)
       const first = await raceHedge(primary, deadlineMs * HEDGE_SHARE)
       if (first.kind === 'answered') return [first.value]
-      context.signal.throwIfAborted()
+      context.scope.throwIfCancelled()
       if (first.kind === 'failed' && !isPeerFailure(first.error)) throw first.error
       if (first.kind === 'failed' && excluded.length + 1 >= MAX_ATTEMPTS) {
         const [run] = assigned.group.runs
         throw new NoRouteError(work.layer, run!.expert, `${failedHosts(MAX_ATTEMPTS)}, the last so: ${first.error.message}`)
       }
       context.tally.retried++
-      const rescue = { ...context, signal: cancel.signal }
+      const rescue = { ...context, scope }
       const second = this.#runRuns(rescue, work, assigned.group.runs, [...excluded, assigned.peer])
       if (first.kind === 'failed') return await second
       let isSilent = true
@@ -176,8 +177,8 @@ export class Dispatcher {
       if (isSilent) this.#components.costs.failed(assigned.peer)
       return winner
     } finally {
-      cancel.abort(LOST_RACE)
-      context.signal.removeEventListener('abort', onAbort)
+      scope.cancel(LOST_RACE)
+      context.scope.delete(scope)
     }
   }
 
@@ -186,7 +187,7 @@ export class Dispatcher {
     work: LayerWork,
     assigned: Assigned,
     deadlineMs: number,
-    signal: AbortSignal,
+    scope: CancelScope,
   ): Promise<Partial> {
     const { links, costs, holders } = this.#components
     const { peer, group } = assigned
@@ -201,7 +202,10 @@ export class Dispatcher {
     const startedAt = performance.now()
     try {
       const client = links.get(peer) ?? (await links.open(peer))
-      const result = await client.call(call, { signal })
+      scope.throwIfCancelled()
+      const started = client.start(call)
+      scope.add(started)
+      const result = await started.answer
       const latencyUs = (performance.now() - startedAt) * 1000
       costs.succeeded(peer, { latencyUs, queueUs: result.queueUs, computeUs: result.computeUs, picks: group.pickRow.length })
       context.tally.served(peer, false, work.layer, group.rowOf.length)
@@ -209,7 +213,7 @@ export class Dispatcher {
       context.tally.receivedBytes += replyFrameBytes(result.rowType, result.rows, result.width)
       return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {
-      if (signal.aborted || !isPeerFailure(error)) throw error
+      if (scope.isCancelled || !isPeerFailure(error)) throw error
       if (error instanceof PeerRefusedError && error.status === 'busy') costs.busy(peer, error.retryAfterMs)
       else if (error instanceof PeerRefusedError && error.status === 'notHeld') {
         // Only what was asked for: a host can't speak of more. One that names nothing lacks the whole model.
@@ -252,18 +256,18 @@ const LOST_RACE = new Error('another replica answered first')
 type First = { kind: 'answered'; value: Partial } | { kind: 'failed'; error: Error } | { kind: 'slow' }
 
 /** How the call stands when it ends or after `hedgeMs`, whichever is first. Never rejects. */
-async function raceHedge(call: Promise<Partial>, hedgeMs: number): Promise<First> {
-  const { promise: slow, resolve } = Promise.withResolvers<First>()
-  const timer = setTimeout(() => resolve({ kind: 'slow' }), hedgeMs)
-  const ended = call.then(
-    (value): First => ({ kind: 'answered', value }),
-    (error: Error): First => ({ kind: 'failed', error }),
-  )
-  try {
-    return await Promise.race([ended, slow])
-  } finally {
-    clearTimeout(timer)
-  }
+function raceHedge(call: Promise<Partial>, hedgeMs: number): Promise<First> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve({ kind: 'slow' }), hedgeMs)
+    const end = (first: First): void => {
+      clearTimeout(timer)
+      resolve(first)
+    }
+    call.then(
+      (value) => end({ kind: 'answered', value }),
+      (error: Error) => end({ kind: 'failed', error }),
+    )
+  })
 }
 
 /** Adds what the hosts sent into `into` [rows, width], which is zero. */

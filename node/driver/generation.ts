@@ -6,6 +6,7 @@ import { logProbabilities, Sampler } from '../engine/sampler.ts'
 import { StopStrings } from '../engine/stop-strings.ts'
 import type { Manifest } from '../model/manifest.ts'
 import type { Tokenizer } from '../model/tokenizer.ts'
+import { CancelScope } from './cancel-scope.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { expertRuns } from './expert-group.ts'
 import type { QueryEvent, QueryRequest, Sampling } from './query.ts'
@@ -53,8 +54,12 @@ export async function* generate(components: GenerationComponents, model: DrivenM
   const stops = new StopStrings(request.stop)
   const decoder = tokenizer.decodeStream(request.input.kind === 'chat' ? [] : prompt)
   const cache = trunk.createCache()
-  const loop = new LayerLoop(components, model, { tally, signal })
+  const scope = new CancelScope()
+  const onAbort = (): void => scope.cancel(signal.reason as Error)
+  signal.addEventListener('abort', onAbort, { once: true })
+  const loop = new LayerLoop(components, model, { tally, scope })
   try {
+    signal.throwIfAborted()
     const startedAt = performance.now()
     let logits = await loop.prefill(cache, prompt)
     tally.promptMs = performance.now() - startedAt
@@ -89,6 +94,7 @@ export async function* generate(components: GenerationComponents, model: DrivenM
     if (rest !== '' || tokens.length > 0) yield { kind: 'text', text: rest, tokens, logprobs }
     yield { kind: 'end', finishReason, completionTokens, report: tally.report() }
   } finally {
+    signal.removeEventListener('abort', onAbort)
     cache.close()
   }
 }
@@ -98,14 +104,14 @@ class LayerLoop {
   readonly #components: GenerationComponents
   readonly #model: DrivenModel
   readonly #tally: Tally
-  readonly #signal: AbortSignal
+  readonly #scope: CancelScope
   readonly #prefillRows: number
 
-  constructor(components: GenerationComponents, model: DrivenModel, init: { tally: Tally; signal: AbortSignal }) {
+  constructor(components: GenerationComponents, model: DrivenModel, init: { tally: Tally; scope: CancelScope }) {
     this.#components = components
     this.#model = model
     this.#tally = init.tally
-    this.#signal = init.signal
+    this.#scope = init.scope
     const { hiddenSize, expertsPerToken } = model.manifest.config
     this.#prefillRows = Math.max(1, Math.min(MAX_PREFILL_ROWS, Math.floor(MAX_REPLY_BYTES / (hiddenSize * 4 * expertsPerToken))))
   }
@@ -137,10 +143,10 @@ class LayerLoop {
         priority,
         exploreSeed: this.#tally.seed + this.#tally.passes * layers,
         tally: this.#tally,
-        signal: this.#signal,
+        scope: this.#scope,
       }
       for (let layer = 0; layer < layers; layer++) {
-        this.#signal.throwIfAborted()
+        this.#scope.throwIfCancelled()
         const routing: Routing = await pass.attend(layer)
         const picks = picksOf(routing, pass.rows, experts)
         counts.add(id, layer, picks.pickExpert)

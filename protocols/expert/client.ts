@@ -12,6 +12,13 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+/** A call under way. */
+export interface StartedCall {
+  readonly answer: Promise<ExpertResult>
+  /** Gives it up: `answer` rejects with the reason, and the host is told. Nothing happens when it has ended. */
+  cancel(reason: Error): void
+}
+
 /** Experts that an error names of those that a host does not hold. */
 const NAMED_EXPERTS = 8
 
@@ -21,8 +28,6 @@ interface Pending {
   readonly resolve: (result: ExpertResult) => void
   readonly reject: (error: Error) => void
   timer: NodeJS.Timeout | null
-  abort: (() => void) | null
-  signal: AbortSignal | undefined
   settled: boolean
 }
 
@@ -31,7 +36,7 @@ interface Pending {
  *
  * Life of a call: 1. it waits for a credit, first come first served; 2. its frame is sent; 3. it ends by exactly one of: the reply
  * (`ok` resolves; a refusal rejects with `PeerRefusedError` and its status), its own `deadlineMs` (`DeadlineError`, a cancel frame is
- * sent), `signal` (rejects with its reason, a cancel frame is sent), or the end of the stream (`PeerLostError`).
+ * sent), `cancel` or `signal` (rejects with the reason, a cancel frame is sent), or the end of the stream (`PeerLostError`).
  */
 export class ExpertClient {
   readonly peer: string
@@ -97,21 +102,31 @@ export class ExpertClient {
     return this.#inFlight.size + this.#waiting.length
   }
 
-  call(call: ExpertCall, options: CallOptions = {}): Promise<ExpertResult> {
-    const { promise, resolve, reject } = Promise.withResolvers<ExpertResult>()
-    if (this.#lost !== null) return Promise.reject(this.#lost)
-    if (options.signal?.aborted) return Promise.reject(options.signal.reason as Error)
-    const pending: Pending = { id: this.#takeId(), call, resolve, reject, timer: null, abort: null, signal: options.signal, settled: false }
+  /** As {@link start}, given up with the signal. */
+  async call(call: ExpertCall, options: CallOptions = {}): Promise<ExpertResult> {
+    const { signal } = options
+    signal?.throwIfAborted()
+    const started = this.start(call)
+    if (signal === undefined) return await started.answer
+    const onAbort = (): void => started.cancel(signal.reason as Error)
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      return await started.answer
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  start(call: ExpertCall): StartedCall {
+    const { promise: answer, resolve, reject } = Promise.withResolvers<ExpertResult>()
+    if (this.#lost !== null) return { answer: Promise.reject(this.#lost), cancel: () => {} }
+    const pending: Pending = { id: this.#takeId(), call, resolve, reject, timer: null, settled: false }
     pending.timer = setTimeout(() => {
       this.#cancel(pending, new DeadlineError(`host ${this.peer} did not answer within ${call.deadlineMs} ms`))
     }, call.deadlineMs)
-    if (options.signal !== undefined) {
-      pending.abort = () => this.#cancel(pending, options.signal!.reason as Error)
-      options.signal.addEventListener('abort', pending.abort, { once: true })
-    }
     if (this.#credits > 0) this.#send(pending)
     else this.#waiting.push(pending)
-    return promise
+    return { answer, cancel: (reason) => this.#cancel(pending, reason) }
   }
 
   /** Ends the stream; pending calls reject with `PeerLostError`. */
@@ -155,7 +170,6 @@ export class ExpertClient {
   #settle(pending: Pending): void {
     pending.settled = true
     if (pending.timer !== null) clearTimeout(pending.timer)
-    if (pending.abort !== null) pending.signal?.removeEventListener('abort', pending.abort)
   }
 
   #onFrame(frame: { id: number; kind: number; payload: Uint8Array }): void {
