@@ -1,7 +1,7 @@
 export { bitmapHas, bitmapMembers, bitmapOf } from './bitmap.ts'
 export { DEFAULTS } from './defaults.ts'
 export { createLedger } from './ledger.ts'
-export type { Ledger, LedgerComponents, LedgerEvents, LedgerInit, LedgerStats, ReceiveResult } from './ledger.ts'
+export type { Ledger, LedgerComponents, LedgerEvents, LedgerInit, LedgerStats, ReceiveResult } from './ledger-contract.ts'
 export { createLedgerReplication } from './ledger-replication.ts'
 export type { LedgerReplication, LedgerReplicationComponents, LedgerReplicationInit, ReplicationStats } from './ledger-replication.ts'
 export type { RejectionReason } from './rejection.ts'

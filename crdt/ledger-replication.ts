@@ -3,7 +3,7 @@ import type { GossipSub, Message } from '@libp2p/gossipsub'
 import type { Connection, Libp2p, PeerId } from '@libp2p/interface'
 import { ID, LIMITS, createLedgerClient, createLedgerHandler, gossipTopic } from '../protocols/ledger/index.ts'
 import type { LedgerAccess, LedgerClient, Verdict } from '../protocols/ledger/index.ts'
-import type { Ledger } from './ledger.ts'
+import type { Ledger } from './ledger-contract.ts'
 import { PeerBudget } from './peer-budget.ts'
 import { isFaulty } from './rejection.ts'
 

@@ -1,13 +1,14 @@
 import { EventEmitter } from 'node:events'
-import type { PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { EnvelopeKind, decodeEnvelope } from '../protocols/ledger/messages.ts'
 import type { Envelope } from '../protocols/ledger/messages.ts'
 import { LIMITS as WIRE_LIMITS } from '../protocols/ledger/protocol.ts'
 import { DEFAULTS, MAX_CLOCK_SKEW_MS, MAX_TICK_MS, RECOVERY_MS } from './defaults.ts'
+import type { Ledger, LedgerComponents, LedgerEvents, LedgerInit, LedgerStats, ReceiveResult } from './ledger-contract.ts'
+import { LedgerStore } from './ledger-store.ts'
 import { OwnRecord } from './own-record.ts'
+import { PublishSchedule } from './publish-schedule.ts'
 import { NO_RECORD, authorOf, checkSignature, parseEnvelope, readRecord } from './record.ts'
-import { readRecords, writeRecords } from './record-store.ts'
 import { FAULTY_REASONS, HARMLESS_REASONS, RejectedRecordError, isFaulty } from './rejection.ts'
 import type { RejectionReason } from './rejection.ts'
 import { Replica } from './replica.ts'
@@ -15,92 +16,10 @@ import type { RoutingCounts, Topic, TopicValues } from './schema.ts'
 import { combineCounts } from './view.ts'
 import type { LedgerView } from './view.ts'
 
-export interface LedgerComponents {
-  /** The node's Ed25519 key: its peer id is the author. */
-  readonly privateKey: PrivateKey
-  /** Milliseconds since 1970. */
-  readonly clock?: () => number
-}
-
-/** Times are in {@link DEFAULTS}. */
-export interface LedgerInit {
-  readonly swarm: string
-  /** Where the newest envelopes are kept over restarts; without it they come from peers again. */
-  readonly storeFile?: string
-  readonly heartbeatMs?: number
-  readonly ttlMs?: number
-  readonly graceMs?: number
-  readonly minPublishIntervalMs?: number
-  readonly statisticsIntervalMs?: number
-  readonly persistIntervalMs?: number
-}
-
-export type ReceiveResult = 'applied' | 'known' | { readonly rejected: RejectionReason }
-
-export interface LedgerStats {
-  readonly received: number
-  readonly applied: number
-  readonly known: number
-  readonly rejected: Readonly<Record<RejectionReason, number>>
-  readonly published: number
-  /** Authors remembered, and those of them in the view. */
-  readonly authors: number
-  readonly liveAuthors: number
-  /** Times that the store could not be read or written, or was damaged. */
-  readonly storeFailures: number
-}
-
-export interface LedgerEvents {
-  /** These authors' parts of the view changed. */
-  change: [authors: readonly string[]]
-  /** An envelope of this node that peers should get. */
-  publish: [envelope: Uint8Array]
-  /** The store or the key failed; the ledger goes on in memory. */
-  failure: [error: Error]
-}
-
-/** The replicated statistics and holdings of a swarm, as one node has them, and this node's own record. */
-export interface Ledger {
-  /** This node's peer id. */
-  readonly author: string
-  readonly swarm: string
-  /** Reads the store and begins a new epoch of the own record. A damaged store is counted, not thrown. */
-  start(): Promise<void>
-  /** Writes the store and stops the timer; tells nobody: see {@link goodbye}. */
-  stop(): Promise<void>
-  /**
-   * States a topic of the own record; routing counts are joined with the earlier ones, so they never fall.
-   * Throws `InvalidMessageError` or `LimitExceededError` for a value that peers would refuse.
-   */
-  set<T extends Topic>(topic: T, value: TopicValues[T]): void
-  /** Adds to the own routing counts of a model; packs all of them, so call it every few seconds, not every token. Throws as {@link set}. */
-  addRouted(model: string, delta: RoutingCounts): void
-  /** The own value of a topic, after {@link start} with what earlier runs counted. */
-  own<T extends Topic>(topic: T): TopicValues[T] | null
-  /** Takes this node out of every peer's view; returns the signed envelope, which is also published. The next {@link start} returns it. */
-  goodbye(): Promise<Uint8Array>
-  /** Verifies an envelope of any author and keeps it if it is the author's newest. Bad input never throws. */
-  receive(envelope: Uint8Array): Promise<ReceiveResult>
-  digest(): Uint8Array
-  /** Envelopes that whoever made the digest lacks. Throws `InvalidMessageError` or `LimitExceededError` on a bad digest. */
-  missing(digest: Uint8Array): Uint8Array[]
-  view(): LedgerView
-  stats(): LedgerStats
-  /** Writes the store now. Throws what the file system throws. */
-  flush(): Promise<void>
-  /** Does what is due by the clock: publishes, expires, writes the store. The own timer calls it, and a simulation's clock may. */
-  tick(): Promise<void>
-  on<E extends keyof LedgerEvents>(event: E, listener: (...args: LedgerEvents[E]) => void): this
-  off<E extends keyof LedgerEvents>(event: E, listener: (...args: LedgerEvents[E]) => void): this
-}
-
 /** Throws `TypeError` for a key that is not Ed25519 or a swarm id of impossible length. */
 export function createLedger(components: LedgerComponents, init: LedgerInit): Ledger {
   return new SignedLedger(components, init)
 }
-
-/** Topics of which peers should hear at once. */
-const URGENT: ReadonlySet<Topic> = new Set(['profile', 'holdings'])
 
 class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   readonly author: string
@@ -109,21 +28,17 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   readonly #key: string
   readonly #clock: () => number
   readonly #init: Omit<Required<LedgerInit>, 'storeFile'>
-  readonly #storeFile: string | null
+  readonly #store: LedgerStore
+  readonly #schedule: PublishSchedule
   readonly #replica = new Replica()
   readonly #counts = { received: 0, applied: 0, known: 0, published: 0, storeFailures: 0 }
   readonly #rejected: Record<RejectionReason, number>
   /** Newest own record, kept beside a goodbye so that the counts in it are not lost. */
   #ownRecord: Uint8Array | null = null
-  #lastPublishMs = 0
-  #lastTtlMs = 0
   #lastRecoveryMs = 0
   #recoverUntilMs = 0
-  #lastPersistMs = 0
-  #isUnsaved = false
   #state: 'stopped' | 'starting' | 'running' | 'left' = 'stopped'
   #timer: NodeJS.Timeout | null = null
-  #saving: Promise<void> = Promise.resolve()
 
   constructor(components: LedgerComponents, init: LedgerInit) {
     super()
@@ -138,8 +53,9 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     this.swarm = init.swarm
     this.#own = new OwnRecord({ privateKey: components.privateKey, author: this.author, swarm: init.swarm })
     this.#clock = components.clock ?? Date.now
-    this.#storeFile = storeFile ?? null
     this.#init = { ...DEFAULTS, ...rest }
+    this.#store = new LedgerStore({ file: storeFile ?? null, persistIntervalMs: this.#init.persistIntervalMs })
+    this.#schedule = new PublishSchedule(this.#init, () => this.#replica.liveAuthors)
     const reasons = [...HARMLESS_REASONS, ...FAULTY_REASONS].map((reason) => [reason, 0] as const)
     this.#rejected = Object.fromEntries(reasons) as Record<RejectionReason, number>
   }
@@ -151,7 +67,6 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     const now = this.#clock()
     this.#state = 'running'
     this.#recoverUntilMs = this.#ownRecord === null ? now + RECOVERY_MS : 0
-    this.#lastPersistMs = now
     this.#beginEpoch(now)
     this.#arm()
   }
@@ -220,49 +135,28 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   }
 
   async flush(): Promise<void> {
-    const file = this.#storeFile
-    if (file === null) return
-    const next = this.#saving
-      .catch(() => {})
-      .then(async () => {
-        this.#isUnsaved = false
-        const envelopes: Uint8Array[] = this.#ownRecord === null ? [] : [this.#ownRecord]
-        for (const { envelope } of this.#replica.entries()) if (envelope.bytes !== this.#ownRecord) envelopes.push(envelope.bytes)
-        await writeRecords(file, envelopes)
-      })
-    this.#saving = next
-    await next
+    await this.#store.save(() => {
+      const envelopes: Uint8Array[] = this.#ownRecord === null ? [] : [this.#ownRecord]
+      for (const { envelope } of this.#replica.entries()) if (envelope.bytes !== this.#ownRecord) envelopes.push(envelope.bytes)
+      return envelopes
+    })
   }
 
   async tick(): Promise<void> {
     const now = this.#clock()
     const left = this.#replica.expire(now)
     if (left.length > 0) {
-      this.#isUnsaved = true
+      this.#store.touch()
       this.emit('change', left)
     }
     if (this.#state === 'running' && now >= this.#dueMs()) await this.#seal(EnvelopeKind.record)
-    if (this.#storeFile !== null && this.#isUnsaved && now >= this.#lastPersistMs + this.#init.persistIntervalMs) {
-      this.#lastPersistMs = now
-      await this.flush()
-    }
+    if (this.#store.isDue(now)) await this.flush()
   }
 
   /** Infinity before anything was stated. */
   #dueMs(): number {
     if (this.#own.isEmpty) return Infinity
-    const { heartbeatMs, minPublishIntervalMs, statisticsIntervalMs } = this.#init
-    if (this.#own.seq === 0) return 0
-    // Half the ttl: a swarm that grew since the last envelope must not stretch the next one beyond that one's life.
-    let interval = Math.min(this.#stretched(heartbeatMs), this.#lastTtlMs / 2)
-    for (const topic of this.#own.unpublished) {
-      interval = Math.min(interval, URGENT.has(topic) ? minPublishIntervalMs : this.#stretched(statisticsIntervalMs))
-    }
-    return this.#lastPublishMs + interval
-  }
-
-  #stretched(intervalMs: number): number {
-    return Math.max(intervalMs, this.#replica.liveAuthors * DEFAULTS.authorIntervalMs)
+    return this.#own.seq === 0 ? 0 : this.#schedule.nextMs(this.#own.unpublished)
   }
 
   #arm(): void {
@@ -286,21 +180,14 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
 
   async #seal(kind: EnvelopeKind): Promise<Uint8Array> {
     const now = this.#clock()
-    this.#lastPublishMs = now
-    this.#lastTtlMs = this.#ttlMs()
-    const envelope = decodeEnvelope(await this.#own.seal(kind, now, this.#lastTtlMs))
+    const envelope = decodeEnvelope(await this.#own.seal(kind, now, this.#schedule.publishing(now)))
     const { bytes } = envelope
     if (kind === EnvelopeKind.record) this.#ownRecord = bytes
     this.#putOwn(envelope, now)
     this.#counts.published++
-    this.#isUnsaved = true
+    this.#store.touch()
     this.emit('publish', bytes)
     return bytes
-  }
-
-  #ttlMs(): number {
-    const stretch = this.#stretched(this.#init.heartbeatMs) / this.#init.heartbeatMs
-    return Math.min(WIRE_LIMITS.maxTtlMs, Math.round(this.#init.ttlMs * stretch))
   }
 
   #putOwn(envelope: Envelope, now: number): void {
@@ -315,7 +202,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
 
   #showOwn(): void {
     const now = this.#clock()
-    this.#replica.show(this.author, { ...this.#own.all(), updatedAt: now, expiresAt: now + this.#ttlMs() })
+    this.#replica.show(this.author, { ...this.#own.all(), updatedAt: now, expiresAt: now + this.#schedule.ttlMs() })
   }
 
   async #accept(bytes: Uint8Array): Promise<'applied' | 'known'> {
@@ -336,7 +223,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     this.#replica.checkRoom(key, record, envelope.bytes.length)
     const liveUntilMs = record === NO_RECORD ? 0 : Math.min(now + envelope.ttlMs + this.#init.graceMs, keepUntilMs)
     this.#replica.put(key, { author, envelope, record, receivedMs: now, liveUntilMs, keepUntilMs }, now)
-    this.#isUnsaved = true
+    this.#store.touch()
     this.emit('change', [author])
     return 'applied'
   }
@@ -374,10 +261,9 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   }
 
   async #load(now: number): Promise<void> {
-    if (this.#storeFile === null) return
     try {
-      const { envelopes, isDamaged } = await readRecords(this.#storeFile)
-      if (isDamaged) this.#failed(new Error(`${this.#storeFile} is damaged; what is missing comes from peers again`))
+      const { envelopes, damage } = await this.#store.load(now)
+      if (damage !== null) this.#failed(damage)
       for (const bytes of envelopes) await this.#loadOne(bytes, now)
     } catch (error) {
       this.#failed(error instanceof Error ? error : new Error(String(error)))
