@@ -17,6 +17,8 @@ export const DEFAULTS = Object.freeze({
   authorIntervalMs: 500,
   /** Between two writes of the store file, if anything changed. */
   persistIntervalMs: 30_000,
+  /** Long enough that a pause does not forget what is popular, short enough that placement follows a day's course. */
+  heatHalfLifeMs: 3_600_000,
 })
 
 /**

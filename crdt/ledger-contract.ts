@@ -1,6 +1,7 @@
 import type { PrivateKey } from '@libp2p/interface'
+import type { RoutedDelta } from './own-routing.ts'
 import type { RejectionReason } from './rejection.ts'
-import type { RoutingCounts, Topic, TopicValues } from './schema.ts'
+import type { Topic, TopicValues } from './schema.ts'
 import type { LedgerView } from './view.ts'
 
 export interface LedgerComponents {
@@ -21,6 +22,8 @@ export interface LedgerInit {
   readonly minPublishIntervalMs?: number
   readonly statisticsIntervalMs?: number
   readonly persistIntervalMs?: number
+  /** Time in which the stated use of an expert falls by half, unless it is used again. */
+  readonly heatHalfLifeMs?: number
 }
 
 export type ReceiveResult = 'applied' | 'known' | { readonly rejected: RejectionReason }
@@ -62,7 +65,7 @@ export interface Ledger {
    */
   set<T extends Topic>(topic: T, value: TopicValues[T]): void
   /** Adds to the own routing counts of a model; packs all of them, so call it every few seconds, not every token. Throws as {@link set}. */
-  addRouted(model: string, delta: RoutingCounts): void
+  addRouted(model: string, delta: RoutedDelta): void
   /** The own value of a topic, after {@link start} with what earlier runs counted. */
   own<T extends Topic>(topic: T): TopicValues[T] | null
   /** Takes this node out of every peer's view; returns the signed envelope, which is also published. The next {@link start} returns it. */

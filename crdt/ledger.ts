@@ -7,13 +7,15 @@ import { DEFAULTS, MAX_CLOCK_SKEW_MS, MAX_TICK_MS, RECOVERY_MS } from './default
 import type { Ledger, LedgerComponents, LedgerEvents, LedgerInit, LedgerStats, ReceiveResult } from './ledger-contract.ts'
 import { LedgerStore } from './ledger-store.ts'
 import { OwnRecord } from './own-record.ts'
+import { OwnRouting } from './own-routing.ts'
+import type { RoutedDelta } from './own-routing.ts'
 import { PublishSchedule } from './publish-schedule.ts'
 import { NO_RECORD, authorOf, checkSignature, parseEnvelope, readRecord } from './record.ts'
 import { FAULTY_REASONS, HARMLESS_REASONS, RejectedRecordError, isFaulty } from './rejection.ts'
 import type { RejectionReason } from './rejection.ts'
 import { Replica } from './replica.ts'
-import type { RoutingCounts, Topic, TopicValues } from './schema.ts'
-import { combineCounts } from './view.ts'
+import type { Routing, Topic, TopicValues } from './schema.ts'
+import { encodeTopic } from './topic-codec.ts'
 import type { LedgerView } from './view.ts'
 
 /** Throws `TypeError` for a key that is not Ed25519 or a swarm id of impossible length. */
@@ -25,6 +27,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   readonly author: string
   readonly swarm: string
   readonly #own: OwnRecord
+  readonly #routing: OwnRouting
   readonly #key: string
   readonly #clock: () => number
   readonly #init: Omit<Required<LedgerInit>, 'storeFile'>
@@ -54,6 +57,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     this.#own = new OwnRecord({ privateKey: components.privateKey, author: this.author, swarm: init.swarm })
     this.#clock = components.clock ?? Date.now
     this.#init = { ...DEFAULTS, ...rest }
+    this.#routing = new OwnRouting(this.#init.heatHalfLifeMs)
     this.#store = new LedgerStore({ file: storeFile ?? null, persistIntervalMs: this.#init.persistIntervalMs })
     this.#schedule = new PublishSchedule(this.#init, () => this.#replica.liveAuthors)
     const reasons = [...HARMLESS_REASONS, ...FAULTY_REASONS].map((reason) => [reason, 0] as const)
@@ -81,15 +85,15 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   }
 
   set<T extends Topic>(topic: T, value: TopicValues[T]): void {
-    if (!this.#own.set(topic, value) || this.#state !== 'running') return
-    this.#showOwn()
-    this.emit('change', [this.author])
-    this.#arm()
+    if (topic === 'routing') this.#joinRouting(value as Routing)
+    else this.#set(topic, value)
   }
 
-  addRouted(model: string, delta: RoutingCounts): void {
-    const before = this.own('routing')?.get(model)
-    this.set('routing', new Map([[model, combineCounts(before, delta, (x, y) => x + y)]]))
+  addRouted(model: string, delta: RoutedDelta): void {
+    const { layers, experts, counts } = delta
+    encodeTopic('routing', new Map([[model, { layers, experts, counts }]]))
+    this.#routing.add(model, delta, this.#clock())
+    this.#set('routing', this.#routing.value(this.#clock()))
   }
 
   own<T extends Topic>(topic: T): TopicValues[T] | null {
@@ -151,6 +155,20 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     }
     if (this.#state === 'running' && now >= this.#dueMs()) await this.#seal(EnvelopeKind.record)
     if (this.#store.isDue(now)) await this.flush()
+  }
+
+  #set<T extends Topic>(topic: T, value: TopicValues[T]): void {
+    if (!this.#own.set(topic, value) || this.#state !== 'running') return
+    this.#showOwn()
+    this.emit('change', [this.author])
+    this.#arm()
+  }
+
+  #joinRouting(routing: Routing): void {
+    // Refused as a whole before any of it counts.
+    encodeTopic('routing', routing)
+    this.#routing.join(routing, this.#clock())
+    this.#set('routing', this.#routing.value(this.#clock()))
   }
 
   /** Infinity before anything was stated. */
@@ -251,13 +269,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   /** Takes the routing counts from an own record; the other topics say what is now, and are stated anew. */
   #restore(envelope: Envelope): void {
     const { routing } = readRecord(envelope, this.author, NO_RECORD).topics
-    if (routing === null || routing.size === 0) return
-    try {
-      this.set('routing', routing)
-    } catch (error) {
-      // More models than fit, counting those of this life; these are kept and the earlier ones lost.
-      this.#failed(error instanceof Error ? error : new Error(String(error)))
-    }
+    if (routing !== null && routing.size > 0) this.#joinRouting(routing)
   }
 
   async #load(now: number): Promise<void> {

@@ -6,9 +6,8 @@ import { AuthorDocument } from './author-document.ts'
 import { MAX_CLOCK_SKEW_MS } from './defaults.ts'
 import { NO_TOPICS, sealEnvelope } from './record.ts'
 import type { TopicRecord } from './record.ts'
-import type { Routing, Topic, TopicValues } from './schema.ts'
+import type { Topic, TopicValues } from './schema.ts'
 import { decodeTopic, encodeTopic } from './topic-codec.ts'
-import { joinRouting } from './view.ts'
 
 export interface OwnRecordInit {
   readonly privateKey: PrivateKey
@@ -56,8 +55,7 @@ export class OwnRecord {
 
   /** Whether the topic changed. Throws `InvalidMessageError` or `LimitExceededError` for what peers would refuse. */
   set<T extends Topic>(topic: T, value: TopicValues[T]): boolean {
-    const joined = topic === 'routing' ? (joinRouting(this.get('routing'), value as Routing) as TopicValues[T]) : value
-    const bytes = encodeTopic(topic, joined)
+    const bytes = encodeTopic(topic, value)
     const before = this.#topics.get(topic)
     if (before !== undefined && Buffer.compare(before.bytes, bytes) === 0) return false
     let total = bytes.length + ENVELOPE_OVERHEAD_BYTES

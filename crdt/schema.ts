@@ -25,8 +25,33 @@ export interface RoutingCounts {
   readonly counts: ArrayLike<number>
 }
 
-/** Model id → counts. */
-export type Routing = ReadonlyMap<string, RoutingCounts>
+/**
+ * How much this author's drivers use each expert of late, in tokens per second, decayed exponentially. A code stands for a share of
+ * `peak`; see `rates.ts`.
+ */
+export interface Heat {
+  /** When the rates were as they say, milliseconds since 1970 by the author's clock; they decay from then on. */
+  readonly asOfMs: number
+  readonly halfLifeMs: number
+  /** Tokens per second of the greatest code. */
+  readonly peak: number
+  /** [layers * experts], row-major. */
+  readonly codes: Uint8Array
+  readonly pairs: PackedPairs
+}
+
+/** Experts of one layer that tokens used together, those used most: key `(layer * experts + a) * experts + b` with a < b, ascending. */
+export interface PackedPairs {
+  readonly keys: Float64Array
+  readonly codes: Uint8Array
+}
+
+export interface ModelRouting extends RoutingCounts {
+  readonly heat?: Heat
+}
+
+/** Model id → what was routed. */
+export type Routing = ReadonlyMap<string, ModelRouting>
 
 /** What this author has served since it started. */
 export interface Service {
@@ -65,10 +90,17 @@ export const LIMITS = Object.freeze({
   maxExperts: 4096,
   /** layers × experts over all models of one author's routing: 4 times a 48-layer, 128-expert model. */
   maxRoutingCells: 24_576,
+  /** Pairs of experts over all models of one author's routing: 32 for each of 48 layers. */
+  maxPairs: 1_536,
+  /** Tokens per second of one expert, as one author may claim: no machine routes so many. */
+  maxRate: 1e7,
+  minHalfLifeMs: 1_000,
+  /** A month. */
+  maxHalfLifeMs: 30 * 24 * 3_600_000,
   /** Packed bytes of one topic: the counts of 48 × 128 experts at 5 bytes each, and a third more. */
   maxTopicBytes: 40 * 1024,
-  /** A packed topic, inflated: maxRoutingCells varints of 8 bytes, and names. */
-  maxInflatedBytes: 208 * 1024,
+  /** A packed topic, inflated: for each of maxRoutingCells a varint of 8 bytes and a code, and names. */
+  maxInflatedBytes: 240 * 1024,
   /** Topics in one document, known or not. */
   maxTopics: 16,
   /** Yjs structs in one document: a run of tombstones and a live value per topic, and as many again in reserve. */

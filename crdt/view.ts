@@ -1,6 +1,8 @@
-import type { Routing, RoutingCounts } from './schema.ts'
 import { bitmapMembers } from './bitmap.ts'
+import { mergeHeat } from './heat-map.ts'
+import type { ExpertPair, HeatMap } from './heat-map.ts'
 import type { TopicRecord } from './record.ts'
+import type { RoutingCounts } from './schema.ts'
 
 /** What the swarm knows of one author now. */
 export interface AuthorView extends TopicRecord {
@@ -28,7 +30,25 @@ export interface LedgerView {
   coverage(model: string, layers: number, experts: number): LedgerCoverage
   /** Tokens routed, summed over all authors: [layers * experts], row-major. Counts outside this shape are left out. Don't write to it. */
   routed(model: string, layers: number, experts: number): Float64Array
+  /**
+   * How much each expert is used of late and was ever, every author's part capped; ages with `nowMs`, in steps of 10 s. Equal views give
+   * equal maps.
+   */
+  heat(model: string, at: HeatQuery): HeatMap
+  /** Pairs of experts that tokens use together, as in {@link HeatMap}. */
+  coactivation(model: string, at: HeatQuery): readonly ExpertPair[]
 }
+
+/** The model's shape, and when: what authors state outside of the shape is left out. */
+export interface HeatQuery {
+  readonly layers: number
+  readonly experts: number
+  /** Milliseconds since 1970. */
+  readonly nowMs: number
+}
+
+/** Heat maps are made for such a span of time: far below any half-life that makes sense. */
+const HEAT_STEP_MS = 10_000
 
 /** One author's state before and after; undefined where it was or is not in the view. */
 export interface AuthorChange {
@@ -50,11 +70,14 @@ export class MergedView implements LedgerView {
   readonly authors: ReadonlyMap<string, AuthorView>
   readonly #holders: Map<string, HolderIndex>
   readonly #totals: Map<string, Totals>
+  /** Model, shape and time → map; one time per model and shape. */
+  readonly #heat: Map<string, { readonly model: string; readonly stepMs: number; readonly map: HeatMap }>
 
   constructor(authors: ReadonlyMap<string, AuthorView>, previous?: MergedView, changes: Iterable<AuthorChange> = []) {
     this.authors = authors
     this.#holders = new Map(previous === undefined ? [] : previous.#holders)
     this.#totals = new Map(previous === undefined ? [] : previous.#totals)
+    this.#heat = new Map(previous === undefined ? [] : previous.#heat)
     const fresh = new Set<string>()
     for (const { before, after } of changes) {
       if (before?.holdings !== after?.holdings) {
@@ -62,6 +85,9 @@ export class MergedView implements LedgerView {
         for (const model of after?.holdings?.keys() ?? []) this.#holders.delete(model)
       }
       if (before?.routing === after?.routing) continue
+      for (const [key, { model }] of this.#heat) {
+        if (before?.routing?.get(model) !== after?.routing?.get(model)) this.#heat.delete(key)
+      }
       for (const [key, totals] of this.#totals) {
         const from = before?.routing?.get(totals.model)
         const to = after?.routing?.get(totals.model)
@@ -103,6 +129,21 @@ export class MergedView implements LedgerView {
     return totals.counts
   }
 
+  heat(model: string, { layers, experts, nowMs }: HeatQuery): HeatMap {
+    const key = `${model}/${layers}/${experts}`
+    const stepMs = Math.floor(nowMs / HEAT_STEP_MS) * HEAT_STEP_MS
+    const known = this.#heat.get(key)
+    if (known?.stepMs === stepMs) return known.map
+    const stated = [...this.authors.values()].flatMap(({ routing }) => routing?.get(model) ?? [])
+    const map = mergeHeat(stated, { layers, experts }, stepMs)
+    this.#heat.set(key, { model, stepMs, map })
+    return map
+  }
+
+  coactivation(model: string, at: HeatQuery): readonly ExpertPair[] {
+    return this.heat(model, at).pairs
+  }
+
   #index(model: string): HolderIndex {
     let index = this.#holders.get(model)
     if (index === undefined) {
@@ -140,29 +181,4 @@ function addCounts(into: Float64Array, shape: Totals, from: RoutingCounts | unde
       into[layer * shape.experts + expert]! += sign * from.counts[layer * from.experts + expert]!
     }
   }
-}
-
-/** The join of two states of one author's grow-only counts: the greater of each. */
-export function joinRouting(a: Routing | null, b: Routing | null): Routing {
-  const joined = new Map(a ?? [])
-  for (const [model, counts] of b ?? []) joined.set(model, combineCounts(joined.get(model), counts, Math.max))
-  return joined
-}
-
-/** Counts of both, in a shape that holds both, `combine` deciding where both have one. */
-export function combineCounts(a: RoutingCounts | undefined, b: RoutingCounts, combine: (x: number, y: number) => number): RoutingCounts {
-  if (a === undefined) return { ...b, counts: Float64Array.from(b.counts) }
-  const layers = Math.max(a.layers, b.layers)
-  const experts = Math.max(a.experts, b.experts)
-  const counts = new Float64Array(layers * experts)
-  for (let layer = 0; layer < layers; layer++) {
-    for (let expert = 0; expert < experts; expert++) {
-      counts[layer * experts + expert] = combine(countAt(a, layer, expert), countAt(b, layer, expert))
-    }
-  }
-  return { layers, experts, counts }
-}
-
-function countAt(routing: RoutingCounts, layer: number, expert: number): number {
-  return layer < routing.layers && expert < routing.experts ? routing.counts[layer * routing.experts + expert]! : 0
 }

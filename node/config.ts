@@ -27,10 +27,12 @@ export interface Config {
   readonly api: { readonly host: string; readonly port: number; readonly key: string | null }
   readonly wire: WireType
   readonly combine: Combine
+  readonly heatHalfLifeMs: number
   readonly logLevel: LogLevel
 }
 
 const MAX_THREADS = 256
+const MAX_HALF_LIFE_MINUTES = LIMITS.maxHalfLifeMs / 60_000
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 
 /** Where a node keeps its things unless told otherwise. */
@@ -96,6 +98,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     api: Object.freeze({ host: apiHost, port: integerOf('apiPort', 0, 65_535) ?? 4114, key: apiKey }),
     wire: choiceOf('wire', ['f32', 'f16', 'i8'], 'f16'),
     combine: choiceOf('combine', ['host', 'driver'], 'host'),
+    heatHalfLifeMs: (integerOf('heatHalfLife', 1, MAX_HALF_LIFE_MINUTES) ?? 60) * 60_000,
     logLevel: choiceOf('log', ['silent', 'error', 'info', 'debug'], 'info'),
   })
 }

@@ -103,7 +103,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const host = new ExpertHost({ concurrency: config.threads + SPARE_JOBS })
     for (const { digest, manifest, experts } of models) host.add({ digest, hiddenSize: manifest.config.hiddenSize, experts })
 
-    const ledger = createLedger({ privateKey }, { swarm: config.swarm, storeFile: join(config.dataDir, 'ledger.bin') })
+    const ledger = createLedger(
+      { privateKey },
+      { swarm: config.swarm, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
+    )
     const costs = new CostModel()
     const links = new ExpertLinks({
       dialer: mesh,

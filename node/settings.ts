@@ -34,6 +34,12 @@ export const SETTINGS = Object.freeze([
     kind: 'text',
     help: "who sums a token's experts: host | driver (default: host; driver is bit-equal whatever the split)",
   },
+  {
+    key: 'heatHalfLife',
+    flag: '--heat-half-life <minutes>',
+    kind: 'text',
+    help: 'time in which the use of an expert counts half in the heat map (default: 60)',
+  },
   { key: 'log', flag: '--log <level>', kind: 'text', help: 'silent | error | info | debug (default: info)' },
 ] as const satisfies readonly Setting[])
 

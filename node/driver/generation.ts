@@ -149,7 +149,7 @@ class LayerLoop {
         this.#scope.throwIfCancelled()
         const routing: Routing = await pass.attend(layer)
         const picks = picksOf(routing, pass.rows, experts)
-        counts.add(id, layer, picks.pickExpert)
+        counts.add(id, layer, routing.experts, pass.rows)
         await dispatcher.run(context, { layer, rows: pass.rows, width: hiddenSize, x: routing.x, picks, runs: expertRuns(picks) }, pass.moe)
       }
       const logits = logitRows.length > 0 ? await pass.logits(logitRows) : new Float32Array(0)

@@ -1,9 +1,16 @@
-/** How often the drivers of this node routed a row to an expert, [layers × experts], row-major. */
+/** How often the drivers of this node routed a row to an expert, [layers × experts], row-major, and which experts they used together. */
 export interface RoutedRows {
   readonly layers: number
   readonly experts: number
   readonly counts: Float64Array
+  /** Per layer: `a * experts + b` with a < b → rows that used both. */
+  readonly pairs: readonly Map<number, number>[]
 }
+
+/** Rows of a batch whose pairs are counted, each for as many as it stands for: a long prompt must not cost more than it tells. */
+const PAIR_ROWS = 16
+/** Pairs remembered per layer; beyond it the rarer half is forgotten. All pairs of 64 experts, many times the top ones of more. */
+const MAX_PAIRS = 2048
 
 /** Counts the router's choices between two reports to the ledger, which sums them up. */
 export class RoutingCounts {
@@ -11,15 +18,29 @@ export class RoutingCounts {
 
   /** Begins counting for a model. */
   open(model: string, layers: number, experts: number): void {
-    this.#models.set(model, { layers, experts, counts: new Float64Array(layers * experts) })
+    const pairs = Array.from({ length: layers }, () => new Map<number, number>())
+    this.#models.set(model, { layers, experts, counts: new Float64Array(layers * experts), pairs })
   }
 
-  /** One count per pick. */
-  add(model: string, layer: number, pickExpert: Uint16Array): void {
+  /** `chosen`: [rows, k], the experts of each row. */
+  add(model: string, layer: number, chosen: Int32Array, rows: number): void {
     const entry = this.#models.get(model)
     if (entry === undefined) return
     const base = layer * entry.experts
-    for (const expert of pickExpert) entry.counts[base + expert]!++
+    for (const expert of chosen) entry.counts[base + expert]!++
+    const k = chosen.length / rows
+    const stride = Math.ceil(rows / PAIR_ROWS)
+    const pairs = entry.pairs[layer]!
+    for (let row = 0; row < rows; row += stride) {
+      for (let i = row * k; i < row * k + k; i++) {
+        for (let j = i + 1; j < row * k + k; j++) {
+          const [x, y] = [chosen[i]!, chosen[j]!]
+          const key = x < y ? x * entry.experts + y : y * entry.experts + x
+          pairs.set(key, (pairs.get(key) ?? 0) + Math.min(stride, rows - row))
+        }
+      }
+    }
+    if (pairs.size > MAX_PAIRS) forgetRarest(pairs)
   }
 
   /** What was counted since the last time, for models that were used. */
@@ -32,4 +53,10 @@ export class RoutingCounts {
     }
     return taken
   }
+}
+
+function forgetRarest(pairs: Map<number, number>): void {
+  const kept = [...pairs].sort((a, b) => b[1] - a[1]).slice(0, MAX_PAIRS / 2)
+  pairs.clear()
+  for (const [key, count] of kept) pairs.set(key, count)
 }

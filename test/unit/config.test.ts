@@ -40,6 +40,7 @@ test('with nothing said, a node serves the embedded model to its own machine', a
     api: { host: '127.0.0.1', port: 4114, key: null },
     wire: 'f16',
     combine: 'host',
+    heatHalfLifeMs: 3_600_000,
     logLevel: 'info',
   })
   assert.equal(defaultDataDir(), join(homedir(), '.skein'))
@@ -80,6 +81,7 @@ const GOOD: Record<
   apiKey: { flag: 'a', env: 'b', file: 'c', read: (config) => config.api.key },
   wire: { flag: 'f32', env: 'i8', file: 'f16', read: (config) => config.wire },
   combine: { flag: 'driver', env: 'host', file: 'driver', read: (config) => config.combine },
+  heatHalfLife: { flag: '1', env: '1440', file: 43_200, read: (config) => config.heatHalfLifeMs / 60_000 },
   log: { flag: 'silent', env: 'debug', file: 'error', read: (config) => config.logLevel },
 }
 
