@@ -10,6 +10,11 @@ export class ModelError extends MeshError {
   override name = 'ModelError'
 }
 
+/** The disk can't take what is being written; the message says how much it would need, where that is known. */
+export class DiskFullError extends MeshError {
+  override name = 'DiskFullError'
+}
+
 /** The named model is not in this node's store. */
 export class ModelMissingError extends MeshError {
   override name = 'ModelMissingError'

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Stats } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { pipe } from 'it-pipe'
-import { ModelError } from '../errors.ts'
+import { DiskFullError, ModelError } from '../errors.ts'
 import { assertBlobCid, blobCid } from './blob-cid.ts'
 import { errorCode } from './files.ts'
 
@@ -17,6 +17,8 @@ export const LIMITS = Object.freeze({
 
 /** A temporary file untouched for this long belongs to a process that died. */
 const STALE_TEMPORARY_MS = 60 * 60 * 1000
+/** The disk, a quota or a limit of the process on files. */
+const NO_SPACE = ['ENOSPC', 'EDQUOT', 'EFBIG']
 const READ_CHUNK_BYTES = 1 << 20
 
 export interface WriteOptions {
@@ -29,7 +31,7 @@ export interface WriteOptions {
 
 export interface BlobStore {
   readonly dir: string
-  /** Stores the source under the hash of its bytes; visible only once complete. Throws `ModelError` or `signal.reason`. */
+  /** Stores the source under the hash of its bytes; visible only once complete. Throws `ModelError`, `DiskFullError` or `signal.reason`. */
   write(source: AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<{ readonly cid: string; readonly bytes: number }>
   /** Whether the blob's file is there; says nothing of its content. */
   has(cid: string): Promise<boolean>
@@ -93,8 +95,8 @@ class FileBlobStore implements BlobStore {
       return { cid, bytes }
     } catch (error) {
       await rm(temporary, { force: true })
-      if (errorCode(error) === 'ENOSPC') {
-        throw new ModelError(`no space left in ${this.dir}: free some, or choose another data directory`, { cause: error })
+      if (NO_SPACE.includes(errorCode(error) ?? '')) {
+        throw new DiskFullError(`no space left in ${this.dir}: free some, or choose another data directory`, { cause: error })
       }
       throw error
     }

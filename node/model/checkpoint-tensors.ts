@@ -1,67 +1,82 @@
 import { basename, join } from 'node:path'
 import { ModelError } from '../errors.ts'
 import { readJsonObject } from './files.ts'
-import { openSafetensors } from './safetensors.ts'
-import type { SafetensorsFile, SourceTensor } from './safetensors.ts'
+import { plainTensor, readSafetensorsHeader } from './safetensors.ts'
+import type { StoredTensor } from './safetensors.ts'
+import { scaledTensor } from './scaled-tensor.ts'
+import type { SourceTensor } from './source-tensor.ts'
 
 export const LIMITS = Object.freeze({ indexBytes: 64 * 2 ** 20, files: 4096 })
 
-const SINGLE_FILE = 'model.safetensors'
-const INDEX_FILE = 'model.safetensors.index.json'
+export const SINGLE_FILE = 'model.safetensors'
+export const INDEX_FILE = 'model.safetensors.index.json'
 
 /** All tensors of a checkpoint, whether in one file or many. */
 export interface CheckpointTensors {
+  /** Files that hold them. */
+  readonly files: readonly string[]
   has(name: string): boolean
   /** Throws `ModelError` when the tensor is missing, has another shape, or has a type that is not read. */
   get(name: string, shape: readonly number[]): SourceTensor
-  close(): Promise<void>
 }
 
-/** Opens `model.safetensors`, or the files named by `model.safetensors.index.json`. Throws `ModelError`. */
+/** Reads the headers of `model.safetensors`, or of the files named by `model.safetensors.index.json`. Throws `ModelError`. */
 export async function openCheckpointTensors(dir: string): Promise<CheckpointTensors> {
   const index = await readJsonObject(join(dir, INDEX_FILE), LIMITS.indexBytes)
-  const names = index === undefined ? [SINGLE_FILE] : shardNames(index, join(dir, INDEX_FILE))
-  const files: SafetensorsFile[] = []
-  const closeAll = async (): Promise<void> => {
-    await Promise.all(files.map((file) => file.close()))
-  }
-  try {
-    const fileOf = new Map<string, SafetensorsFile>()
-    for (const name of names) {
-      const file = await openSafetensors(join(dir, name))
-      files.push(file)
-      for (const tensor of file.names) {
-        const other = fileOf.get(tensor)
-        if (other !== undefined)
-          throw new ModelError(`tensor ${tensor} is in both ${other.path} and ${file.path}: get the checkpoint again`)
-        fileOf.set(tensor, file)
+  const names = index === undefined ? [SINGLE_FILE] : indexedFiles(index, join(dir, INDEX_FILE))
+  const stored = new Map<string, StoredTensor>()
+  for (const name of names) {
+    const { tensors } = await readSafetensorsHeader(join(dir, name))
+    for (const tensor of tensors.values()) {
+      const other = stored.get(tensor.name)
+      if (other !== undefined) {
+        throw new ModelError(`tensor ${tensor.name} is in both ${other.file} and ${tensor.file}: get the checkpoint again`)
       }
+      stored.set(tensor.name, tensor)
     }
-    return {
-      has: (name) => fileOf.has(name),
-      get: (name, shape) => {
-        const tensor = fileOf.get(name)?.tensor(name)
-        if (tensor === undefined) {
-          throw new ModelError(
-            `${dir}: tensor ${name} is missing from the checkpoint: a file is missing, or config.json belongs to another model`,
-          )
-        }
-        if (tensor.shape.length !== shape.length || tensor.shape.some((n, i) => n !== shape[i])) {
-          throw new ModelError(
-            `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}] and config.json asks for [${shape.join(', ')}]: they belong to different models`,
-          )
-        }
-        return tensor
-      },
-      close: closeAll,
-    }
-  } catch (error) {
-    await closeAll()
-    throw error
+  }
+  return checkedTensors({
+    origin: dir,
+    files: names.map((name) => join(dir, name)),
+    find: (name) => {
+      const tensor = stored.get(name)
+      return scaledTensor(stored, name) ?? (tensor === undefined ? undefined : plainTensor(tensor))
+    },
+  })
+}
+
+export interface TensorSource {
+  /** What a complaint about a missing tensor names. */
+  readonly origin: string
+  readonly files: readonly string[]
+  /** Throws `ModelError` when the tensor can't be read. */
+  readonly find: (name: string) => SourceTensor | undefined
+}
+
+/** Tensors of any file format, compared with the shapes that the configuration asks for. */
+export function checkedTensors({ origin, files, find }: TensorSource): CheckpointTensors {
+  return {
+    files,
+    has: (name) => find(name) !== undefined,
+    get: (name, shape) => {
+      const tensor = find(name)
+      if (tensor === undefined) {
+        throw new ModelError(
+          `${origin}: tensor ${name} is missing from the checkpoint: a file is missing, or its configuration belongs to another model`,
+        )
+      }
+      if (tensor.shape.length !== shape.length || tensor.shape.some((n, i) => n !== shape[i])) {
+        throw new ModelError(
+          `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}] and the configuration asks for [${shape.join(', ')}]: they belong to different models, get both again`,
+        )
+      }
+      return tensor
+    },
   }
 }
 
-function shardNames(index: Record<string, unknown>, path: string): string[] {
+/** Files that an index names, each once. Throws `ModelError` naming `path` when it is malformed. */
+export function indexedFiles(index: Record<string, unknown>, path: string): string[] {
   const map = index['weight_map']
   if (typeof map !== 'object' || map === null) throw new ModelError(`${path} has no weight_map: get the file again`)
   const names = new Set<unknown>(Object.values(map))

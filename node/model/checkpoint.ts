@@ -25,7 +25,7 @@ export interface Checkpoint {
   readonly tokenizer: readonly { readonly name: string; readonly content: Uint8Array }[]
 }
 
-/** Opens a checkpoint; the caller closes its `tensors`. Throws `ModelError` naming file, field or tensor and the remedy. */
+/** Opens a checkpoint. Throws `ModelError` naming file, field or tensor and the remedy. */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   const isDirectory = await stat(dir).then(
     (stats) => stats.isDirectory(),

@@ -1,110 +1,108 @@
-import { ModelError } from '../errors.ts'
-import { blockFor } from './layout.ts'
-import type { Quant } from './manifest.ts'
 import { quantise } from './quantise.ts'
 import type { Bits } from './quantise.ts'
-import { DTYPE_BYTES } from './safetensors.ts'
-import type { SourceTensor } from './safetensors.ts'
+import { matrixOf } from './source-tensor.ts'
+import type { SourceTensor } from './source-tensor.ts'
+import type { TensorReader } from './tensor-reader.ts'
 
-/** Numbers per chunk: bounds memory beyond the tensor itself, and keeps waits between chunks short. */
+/** Numbers per chunk: bounds memory, and keeps waits between chunks short. */
 const CHUNK_NUMBERS = 2 * 2 ** 20
+/** Numbers held at once for transposing, which must have all rows of a strip of columns. */
+const STRIP_NUMBERS = 16 * 2 ** 20
 /** Rows transposed together, so that a cache line read is used whole. */
 const TILE_ROWS = 32
 const MAX_F16 = 65504
 
-type Chunks = AsyncIterable<Uint8Array>
-/** Copies numbers `from..from + into.length` into `into`. */
-type Decode = (from: number, into: Float32Array) => void
+/** How one tensor of a blob comes from the checkpoint; plain data. */
+export type PartSpec =
+  | { readonly encode: 'rows'; readonly type: 'f32' | 'f16'; readonly source: SourceTensor }
+  /** A [outputs, inputs] weight as [inputs, outputs]. */
+  | { readonly encode: 'transposed'; readonly type: 'f32' | 'f16'; readonly source: SourceTensor }
+  | { readonly encode: 'codes'; readonly bits: Bits; readonly block: number; readonly source: SourceTensor }
+  /** Of the codes before it. */
+  | { readonly encode: 'scales' }
 
-/** The tensor's numbers in their own order, as f32 or f16. Throws `ModelError` when one is not finite. */
-export async function* encodeRowMajor(source: SourceTensor, type: 'f32' | 'f16'): AsyncGenerator<Uint8Array> {
-  const width = DTYPE_BYTES[source.dtype]
-  for (let from = 0; from < source.bytes; from += CHUNK_NUMBERS * width) {
-    const bytes = await source.read(from, Math.min(source.bytes, from + CHUNK_NUMBERS * width))
-    const numbers = new Float32Array(bytes.byteLength / width)
-    decoder(source, bytes)(0, numbers)
-    yield asBytes(type === 'f32' ? numbers : toF16(numbers))
-  }
+/** Bytes of a part, and how many numbers of the checkpoint were read for it since the last ones. */
+export interface EncodedChunk {
+  /** Valid until the next chunk is asked for. */
+  readonly bytes: Uint8Array
+  readonly numbers: number
 }
 
-/** Numbers of a [outputs, inputs] weight as [inputs, outputs]. Throws `ModelError` when one is not finite. */
-export async function* encodeTransposed(source: SourceTensor, type: 'f32' | 'f16'): AsyncGenerator<Uint8Array> {
-  const [outputs, inputs] = matrix(source)
-  const decode = decoder(source, await source.read(0, source.bytes))
-  const stripWidth = Math.max(1, Math.min(inputs, Math.floor(CHUNK_NUMBERS / outputs)))
-  for (let first = 0; first < inputs; first += stripWidth) {
-    const width = Math.min(stripWidth, inputs - first)
-    const strip = new Float32Array(width * outputs)
-    const tile = Array.from({ length: TILE_ROWS }, () => new Float32Array(width))
-    for (let top = 0; top < outputs; top += TILE_ROWS) {
-      const rows = Math.min(TILE_ROWS, outputs - top)
-      for (let r = 0; r < rows; r++) decode((top + r) * inputs + first, tile[r]!)
-      for (let i = 0; i < width; i++) for (let r = 0; r < rows; r++) strip[i * outputs + top + r] = tile[r]![i]!
+/** Encodes the parts of a blob one after the other. Throws `ModelError` when a weight can't be read or is not finite. */
+export class PartEncoder {
+  readonly #reader: TensorReader
+  #numbers = new Float32Array(CHUNK_NUMBERS)
+  #scales: Float32Array[] = []
+
+  constructor(reader: TensorReader) {
+    this.#reader = reader
+  }
+
+  encode(part: PartSpec): Generator<EncodedChunk> {
+    if (part.encode === 'rows') return this.#rows(part.source, part.type)
+    if (part.encode === 'transposed') return this.#transposed(part.source, part.type)
+    if (part.encode === 'codes') return this.#codes(part.source, part.bits, part.block)
+    return this.#takeScales()
+  }
+
+  *#rows(source: SourceTensor, type: 'f32' | 'f16'): Generator<EncodedChunk> {
+    for (const { numbers } of this.#rowChunks(source)) yield { bytes: asBytes(numbers, type), numbers: numbers.length }
+  }
+
+  *#codes(source: SourceTensor, bits: Bits, block: number): Generator<EncodedChunk> {
+    const { columns } = matrixOf(source)
+    this.#scales = []
+    for (const { rows, numbers } of this.#rowChunks(source)) {
+      const { codes, scales } = quantise(numbers, rows, columns, bits, block)
+      this.#scales.push(scales)
+      yield { bytes: codes, numbers: numbers.length }
     }
-    yield asBytes(type === 'f32' ? strip : toF16(strip))
+  }
+
+  *#takeScales(): Generator<EncodedChunk> {
+    for (const scales of this.#scales.splice(0)) yield { bytes: asBytes(scales, 'f32'), numbers: 0 }
+  }
+
+  *#rowChunks(source: SourceTensor): Generator<{ rows: number; numbers: Float32Array }> {
+    const { rows, columns } = matrixOf(source)
+    const perChunk = Math.max(1, Math.floor(CHUNK_NUMBERS / columns))
+    for (let row = 0; row < rows; row += perChunk) {
+      const count = Math.min(perChunk, rows - row)
+      const numbers = this.#buffer(count * columns)
+      this.#reader.read(source, { row, rows: count, column: 0, columns }, numbers)
+      yield { rows: count, numbers }
+    }
+  }
+
+  *#transposed(source: SourceTensor, type: 'f32' | 'f16'): Generator<EncodedChunk> {
+    const { rows, columns } = matrixOf(source)
+    const stripWidth = Math.max(1, Math.min(columns, Math.floor(STRIP_NUMBERS / rows)))
+    const outWidth = Math.max(1, Math.min(stripWidth, Math.floor(CHUNK_NUMBERS / rows)))
+    const out = new Float32Array(outWidth * rows)
+    for (let column = 0; column < columns; column += stripWidth) {
+      const width = Math.min(stripWidth, columns - column)
+      const strip = this.#buffer(width * rows)
+      this.#reader.read(source, { row: 0, rows, column, columns: width }, strip)
+      for (let from = 0; from < width; from += outWidth) {
+        const count = Math.min(outWidth, width - from)
+        for (let top = 0; top < rows; top += TILE_ROWS) {
+          const end = Math.min(rows, top + TILE_ROWS)
+          for (let c = 0; c < count; c++) for (let r = top; r < end; r++) out[c * rows + r] = strip[r * width + from + c]!
+        }
+        yield { bytes: asBytes(out.subarray(0, count * rows), type), numbers: count * rows }
+      }
+    }
+  }
+
+  #buffer(length: number): Float32Array {
+    if (this.#numbers.length < length) this.#numbers = new Float32Array(length)
+    return this.#numbers.subarray(0, length)
   }
 }
 
-/** The tensors that a linear weight [outputs, inputs] is stored as, in the order of its layout; to be drained in that order. */
-export function encodeLinear(source: SourceTensor, quant: Quant): Chunks[] {
-  if (quant.kind === 'f32' || quant.kind === 'f16') return [encodeTransposed(source, quant.kind)]
-  const scales: Float32Array[] = []
-  return [encodeCodes(source, quant.kind === 'q4' ? 4 : 8, quant.block, scales), encodeScales(scales)]
-}
-
-async function* encodeCodes(source: SourceTensor, bits: Bits, askedBlock: number, scales: Float32Array[]): AsyncGenerator<Uint8Array> {
-  const [outputs, inputs] = matrix(source)
-  const block = blockFor(askedBlock, inputs)
-  const rowBytes = inputs * DTYPE_BYTES[source.dtype]
-  const rowsPerChunk = Math.max(1, Math.floor(CHUNK_NUMBERS / inputs))
-  for (let row = 0; row < outputs; row += rowsPerChunk) {
-    const rows = Math.min(rowsPerChunk, outputs - row)
-    const numbers = new Float32Array(rows * inputs)
-    decoder(source, await source.read(row * rowBytes, (row + rows) * rowBytes))(0, numbers)
-    const quantised = quantise(numbers, rows, inputs, bits, block)
-    scales.push(quantised.scales)
-    yield quantised.codes
-  }
-}
-
-async function* encodeScales(scales: readonly Float32Array[]): AsyncGenerator<Uint8Array> {
-  for (const part of scales) yield asBytes(part)
-}
-
-function matrix(source: SourceTensor): [number, number] {
-  const [outputs, inputs] = source.shape
-  if (outputs === undefined || inputs === undefined) throw new TypeError(`tensor ${source.name} is no matrix`)
-  return [outputs, inputs]
-}
-
-function decoder(source: SourceTensor, bytes: Uint8Array<ArrayBuffer>): Decode {
-  const count = bytes.byteLength / DTYPE_BYTES[source.dtype]
-  const copy = copier(source, bytes, count)
-  return (from, into) => {
-    copy(from, into)
-    // Anything times zero is zero, but for NaN and infinities.
-    let check = 0
-    for (let i = 0; i < into.length; i++) check += into[i]! * 0
-    if (Number.isNaN(check))
-      throw new ModelError(`${source.file}: tensor ${source.name} has weights that are not finite: the checkpoint is damaged`)
-  }
-}
-
-function copier(source: SourceTensor, bytes: Uint8Array<ArrayBuffer>, count: number): Decode {
-  if (source.dtype === 'F32') {
-    const numbers = new Float32Array(bytes.buffer, bytes.byteOffset, count)
-    return (from, into) => into.set(numbers.subarray(from, from + into.length))
-  }
-  if (source.dtype === 'F16') {
-    const numbers = new Float16Array(bytes.buffer, bytes.byteOffset, count)
-    return (from, into) => into.set(numbers.subarray(from, from + into.length))
-  }
-  // bfloat16 is the upper half of a float32.
-  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, count)
-  return (from, into) => {
-    const words = new Uint32Array(into.buffer, into.byteOffset, into.length)
-    for (let i = 0; i < words.length; i++) words[i] = halves[from + i]! << 16
-  }
+function asBytes(numbers: Float32Array, type: 'f32' | 'f16'): Uint8Array {
+  const stored = type === 'f32' ? numbers : toF16(numbers)
+  return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength)
 }
 
 /** Rounded to nearest even; what is too large becomes the largest finite number. */
@@ -115,8 +113,4 @@ function toF16(numbers: Float32Array): Float16Array {
     else if (value < -MAX_F16) numbers[i] = -MAX_F16
   }
   return new Float16Array(numbers)
-}
-
-function asBytes(numbers: Float32Array | Float16Array): Uint8Array {
-  return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength)
 }

@@ -58,6 +58,16 @@ export async function openModel(store: BlobStore, nameOrCid: string): Promise<Mo
   return { id, manifest, blobPath: (cid) => store.path(cid) }
 }
 
+/** Deletes blobs that no model of the store has. */
+export async function removeUnused(store: BlobStore, cids: readonly string[]): Promise<void> {
+  const used = new Set<string>()
+  for (const { id } of await listModels(store)) {
+    const { manifest } = await openModel(store, id)
+    for (const { cid } of manifest.blobs) used.add(cid)
+  }
+  for (const cid of cids) if (!used.has(cid)) await store.delete(cid)
+}
+
 async function findByName(store: BlobStore, name: string): Promise<string> {
   const id = await findModelId(store, name)
   if (id !== undefined) return id

@@ -1,7 +1,10 @@
 import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { ModelError } from '../errors.ts'
+import { codedBytes, isSourceType } from './dtypes/index.ts'
 import { errorCode } from './files.ts'
+import { denseTensor, numbersOf } from './source-tensor.ts'
+import type { SourceTensor } from './source-tensor.ts'
 
 export const LIMITS = Object.freeze({
   /** The format's own limit. */
@@ -12,27 +15,23 @@ export const LIMITS = Object.freeze({
 const LENGTH_BYTES = 8
 const READ_PIECE_BYTES = 64 * 2 ** 20
 
-/** Types that a checkpoint's weights may have here, with their bytes per number. */
-export const DTYPE_BYTES = Object.freeze({ F32: 4, F16: 2, BF16: 2 })
-export type SourceType = keyof typeof DTYPE_BYTES
+/** Bytes per number of the types that are read here, alone or (U8) as codes with scales beside them. */
+const DTYPE_BYTES: Readonly<Record<string, number>> = Object.freeze({ F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E8M0: 1, U8: 1 })
 
-export interface SourceTensor {
+/** One entry of a header: bytes `[begin, end)` of the file. */
+export interface StoredTensor {
   readonly name: string
-  readonly dtype: SourceType
-  readonly shape: readonly number[]
-  /** File it is in, for messages. */
   readonly file: string
-  readonly bytes: number
-  /** Bytes `[from, to)` of the tensor, little endian, row-major. */
-  read(from: number, to: number): Promise<Uint8Array<ArrayBuffer>>
+  readonly dtype: string
+  readonly shape: readonly number[]
+  readonly begin: number
+  readonly end: number
 }
 
+/** The checked header of a safetensors file. */
 export interface SafetensorsFile {
   readonly path: string
-  readonly names: readonly string[]
-  /** Throws `ModelError` when the tensor has a type that is not read here. */
-  tensor(name: string): SourceTensor | undefined
-  close(): Promise<void>
+  readonly tensors: ReadonlyMap<string, StoredTensor>
 }
 
 interface HeaderEntry {
@@ -42,8 +41,8 @@ interface HeaderEntry {
   readonly end: number
 }
 
-/** Opens a safetensors file and checks its header against the file. Throws `ModelError` naming file, tensor and remedy. */
-export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+/** Reads the header of a safetensors file and checks it against the file. Throws `ModelError` naming file, tensor and remedy. */
+export async function readSafetensorsHeader(path: string): Promise<SafetensorsFile> {
   let file: FileHandle
   try {
     file = await open(path, 'r')
@@ -56,18 +55,13 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
     const dataStart = LENGTH_BYTES + (await headerLength(file, path, size))
     const header = parseHeader((await readExactly(file, LENGTH_BYTES, dataStart, path)).toString('utf8'), path)
     checkRanges(header, path, size - dataStart)
-    return {
-      path,
-      names: [...header.keys()],
-      tensor: (name) => {
-        const entry = header.get(name)
-        return entry === undefined ? undefined : sourceTensor(file, path, dataStart, name, entry)
-      },
-      close: () => file.close(),
+    const tensors = new Map<string, StoredTensor>()
+    for (const [name, { dtype, shape, begin, end }] of header) {
+      tensors.set(name, { name, file: path, dtype, shape, begin: dataStart + begin, end: dataStart + end })
     }
-  } catch (error) {
+    return { path, tensors }
+  } finally {
     await file.close()
-    throw error
   }
 }
 
@@ -133,7 +127,7 @@ function checkRanges(header: Map<string, HeaderEntry>, path: string, dataBytes: 
     }
     if (entry.begin < end) throw new ModelError(`${path}: tensors ${previous} and ${name} overlap; get the file again`)
     if (Object.hasOwn(DTYPE_BYTES, entry.dtype)) {
-      const needed = entry.shape.reduce((product, n) => product * n, DTYPE_BYTES[entry.dtype as SourceType])
+      const needed = entry.shape.reduce((product, n) => product * n, DTYPE_BYTES[entry.dtype]!)
       if (needed !== entry.end - entry.begin) {
         throw new ModelError(
           `${path}: tensor ${name} of shape [${entry.shape.join(', ')}] in ${entry.dtype} needs ${needed} bytes and has ${entry.end - entry.begin}; get the file again`,
@@ -145,29 +139,18 @@ function checkRanges(header: Map<string, HeaderEntry>, path: string, dataBytes: 
   }
 }
 
-function sourceTensor(file: FileHandle, path: string, dataStart: number, name: string, entry: HeaderEntry): SourceTensor {
-  if (!Object.hasOwn(DTYPE_BYTES, entry.dtype)) {
+/** The weight that an entry holds by itself. Throws `ModelError` when its type is not read. */
+export function plainTensor({ name, file, dtype, shape, begin, end }: StoredTensor): SourceTensor {
+  if (!isSourceType(dtype) || codedBytes(dtype, numbersOf({ shape })) !== end - begin) {
     throw new ModelError(
-      `${path}: tensor ${name} has type ${entry.dtype}; only ${Object.keys(DTYPE_BYTES).join(', ')} are read: use an unquantised checkpoint`,
+      `${file}: tensor ${name} has type ${dtype}, which is not read; use a checkpoint in F32, F16, BF16, F8_E4M3 in scaled blocks, or MXFP4`,
     )
   }
-  const bytes = entry.end - entry.begin
-  return {
-    name,
-    dtype: entry.dtype as SourceType,
-    shape: entry.shape,
-    file: path,
-    bytes,
-    read: (from, to) => {
-      if (from < 0 || to < from || to > bytes) throw new RangeError(`bytes ${from}..${to} of tensor ${name}, which has ${bytes}`)
-      return readExactly(file, dataStart + entry.begin + from, dataStart + entry.begin + to, path)
-    },
-  }
+  return denseTensor({ name, file, dtype, shape, offset: begin, bytes: end - begin })
 }
 
-async function readExactly(file: FileHandle, from: number, to: number, path: string): Promise<Buffer<ArrayBuffer>> {
-  // Not from Node's shared pool: callers view the bytes as 2- or 4-byte numbers, which needs an aligned start.
-  const buffer = Buffer.from(new ArrayBuffer(to - from))
+async function readExactly(file: FileHandle, from: number, to: number, path: string): Promise<Buffer> {
+  const buffer = Buffer.allocUnsafe(to - from)
   let done = 0
   while (done < buffer.byteLength) {
     const { bytesRead } = await file.read(buffer, done, Math.min(READ_PIECE_BYTES, buffer.byteLength - done), from + done)

@@ -22,6 +22,19 @@ export interface SourceTensor {
    * llama.cpp stores q and k so where rotary embedding turns neighbours.
    */
   readonly pairedHead?: number
+  readonly scales?: BlockScales
+}
+
+/** Factors beside a matrix's codes, one for each block of stored rows and columns. */
+export interface BlockScales {
+  readonly file: string
+  readonly dtype: 'F32' | 'BF16' | 'E8M0'
+  /** Byte of the file at which they begin, row after row of blocks. */
+  readonly offset: number
+  /** Columns of the whole stored matrix. */
+  readonly columns: number
+  readonly blockRows: number
+  readonly blockColumns: number
 }
 
 /** A tensor stored row after row. */
@@ -37,7 +50,14 @@ export function sliceOf(tensor: SourceTensor, index: number): SourceTensor {
   if (count === undefined || index >= count || tensor.columnStep !== 1 || width !== (tensor.shape.at(-1) ?? 1)) {
     throw new TypeError(`tensor ${tensor.name} can't be sliced at ${index}`)
   }
-  return { ...tensor, name: `${tensor.name}[${index}]`, shape, start: tensor.start + index * size, bytes: tensor.bytes / count, rowStep: shape.at(-1) ?? 1 }
+  return {
+    ...tensor,
+    name: `${tensor.name}[${index}]`,
+    shape,
+    start: tensor.start + index * size,
+    bytes: tensor.bytes / count,
+    rowStep: shape.at(-1) ?? 1,
+  }
 }
 
 /** Every `step`th row of a matrix, or number of a vector, from `first` on. */

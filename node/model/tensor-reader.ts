@@ -1,8 +1,9 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { ModelError } from '../errors.ts'
+import { BlockFactors } from './block-factors.ts'
 import { CODECS } from './dtypes/index.ts'
 import { matrixOf } from './source-tensor.ts'
-import type { SourceTensor } from './source-tensor.ts'
+import type { BlockScales, SourceTensor } from './source-tensor.ts'
 
 /** Raw bytes read with one call. */
 const PIECE_BYTES = 4 * 2 ** 20
@@ -28,12 +29,19 @@ export class TensorReader {
   read(tensor: SourceTensor, panel: Panel, into: Float32Array): void {
     const { columns } = matrixOf(tensor)
     const { rowStep, columnStep } = tensor
-    if (columnStep !== 1) this.#readAcross(tensor, panel, into)
+    if (tensor.scales !== undefined) this.#readScaled(tensor, tensor.scales, panel, into)
+    else if (columnStep !== 1) this.#readAcross(tensor, panel, into)
     else if (panel.columns === columns && rowStep === columns && tensor.pairedHead === undefined) {
       this.#readRun(tensor, tensor.start + panel.row * columns, panel.rows * columns, into, 0)
     } else {
       for (let r = 0; r < panel.rows; r++) {
-        this.#readRun(tensor, tensor.start + storedRow(tensor, panel.row + r) * rowStep + panel.column, panel.columns, into, r * panel.columns)
+        this.#readRun(
+          tensor,
+          tensor.start + storedRow(tensor, panel.row + r) * rowStep + panel.column,
+          panel.columns,
+          into,
+          r * panel.columns,
+        )
       }
     }
   }
@@ -49,6 +57,21 @@ export class TensorReader {
   close(): void {
     for (const fd of this.#files.values()) closeSync(fd)
     this.#files.clear()
+  }
+
+  #readScaled(tensor: SourceTensor, scales: BlockScales, { row, rows, column, columns }: Panel, into: Float32Array): void {
+    if (tensor.columnStep !== 1) throw new TypeError(`tensor ${tensor.name} is scaled in blocks and can't be transposed`)
+    const at = (r: number): number => tensor.start + storedRow(tensor, r) * tensor.rowStep
+    const stored = (r: number): number => Math.floor(at(r) / scales.columns)
+    const factors = new BlockFactors(scales, stored(row), stored(row + rows - 1), (offset, count) =>
+      this.#readBytes(scales.file, tensor.name, offset, count),
+    )
+    for (let r = 0; r < rows; r++) {
+      const first = at(row + r) + column
+      const numbers = into.subarray(r * columns, (r + 1) * columns)
+      this.#readRun(tensor, first, columns, numbers, 0)
+      if (!factors.apply(numbers, stored(row + r), first % scales.columns)) throw notFinite(tensor)
+    }
   }
 
   /** Columns lie apart: reads what spans the panel's rows for each, and picks. */
@@ -82,7 +105,12 @@ export class TensorReader {
       const skipped = at % codec.numbers
       const wanted = Math.min(perPiece - skipped, count - done)
       const blocks = Math.ceil((skipped + wanted) / codec.numbers)
-      const bytes = this.#readBytes(tensor, tensor.offset + ((at - skipped) / codec.numbers) * codec.bytes, blocks * codec.bytes)
+      const bytes = this.#readBytes(
+        tensor.file,
+        tensor.name,
+        tensor.offset + ((at - skipped) / codec.numbers) * codec.bytes,
+        blocks * codec.bytes,
+      )
       let finite: boolean
       if (blocks * codec.numbers === wanted) finite = codec.decode(bytes, 0, blocks, into, to + done)
       else {
@@ -90,29 +118,27 @@ export class TensorReader {
         finite = codec.decode(bytes, 0, blocks, whole, 0)
         into.set(whole.subarray(skipped, skipped + wanted), to + done)
       }
-      if (!finite) {
-        throw new ModelError(
-          `${tensor.file}: tensor ${tensor.name} has weights that are not finite: the checkpoint is damaged, get the file again`,
-        )
-      }
+      if (!finite) throw notFinite(tensor)
       done += wanted
     }
   }
 
-  #readBytes(tensor: SourceTensor, from: number, count: number): Uint8Array<ArrayBuffer> {
-    const fd = this.#open(tensor.file)
+  /** Valid until the next call. */
+  #readBytes(path: string, name: string, from: number, count: number): Uint8Array<ArrayBuffer> {
+    const fd = this.#open(path)
+    if (this.#raw.byteLength < count) this.#raw = new Uint8Array(new ArrayBuffer(count))
     let done = 0
     while (done < count) {
       let read: number
       try {
         read = readSync(fd, this.#raw, done, count - done, from + done)
       } catch (error) {
-        throw new ModelError(`${tensor.file} can't be read at tensor ${tensor.name} (${(error as Error).message}): check the disk`, {
+        throw new ModelError(`${path} can't be read at tensor ${name} (${(error as Error).message}): check the disk`, {
           cause: error,
         })
       }
       if (read === 0) {
-        throw new ModelError(`${tensor.file} became shorter while tensor ${tensor.name} was read: do not change a checkpoint during packing`)
+        throw new ModelError(`${path} became shorter while tensor ${name} was read: do not change a checkpoint during packing`)
       }
       done += read
     }
@@ -125,12 +151,18 @@ export class TensorReader {
       try {
         fd = openSync(path, 'r')
       } catch (error) {
-        throw new ModelError(`${path} can't be opened (${(error as Error).message}): do not change a checkpoint during packing`, { cause: error })
+        throw new ModelError(`${path} can't be opened (${(error as Error).message}): do not change a checkpoint during packing`, {
+          cause: error,
+        })
       }
       this.#files.set(path, fd)
     }
     return fd
   }
+}
+
+function notFinite({ file, name }: SourceTensor): ModelError {
+  return new ModelError(`${file}: tensor ${name} has weights that are not finite: the checkpoint is damaged, get the file again`)
 }
 
 /** Where a row of the view lies among the stored ones. */
