@@ -19,6 +19,11 @@ export const LIMITS = Object.freeze({
 const STALE_TEMPORARY_MS = 60 * 60 * 1000
 /** The disk, a quota or a limit of the process on files. */
 const NO_SPACE = ['ENOSPC', 'EDQUOT', 'EFBIG']
+/** What came of a blob is kept so long for another try. */
+const STALE_PARTIAL_MS = 7 * 24 * 60 * 60 * 1000
+const PARTIAL = '.part'
+/** A partial blob that did not grow for so long was left by a process that died. */
+const ORPHANED_MS = 60_000
 const READ_CHUNK_BYTES = 1 << 20
 
 export interface WriteOptions {
@@ -29,10 +34,23 @@ export interface WriteOptions {
   readonly signal?: AbortSignal
 }
 
+export interface ResumeOptions {
+  /** Size of the blob. */
+  readonly bytes: number
+  /** Throws away what an earlier try left. */
+  readonly fromStart?: boolean
+  readonly signal?: AbortSignal
+}
+
 export interface BlobStore {
   readonly dir: string
   /** Stores the source under the hash of its bytes; visible only once complete. Throws `ModelError`, `DiskFullError` or `signal.reason`. */
   write(source: AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<{ readonly cid: string; readonly bytes: number }>
+  /**
+   * Stores a blob that comes in pieces: goes on where an earlier try broke off, `source` begins at the offset that it is given. What had
+   * come stays when it throws. False when the whole does not hash to `cid`: then nothing stays. Throws `ModelError`, `DiskFullError` or what `source` throws.
+   */
+  resume(cid: string, source: (offset: number) => AsyncIterable<Uint8Array>, options: ResumeOptions): Promise<boolean>
   /** Whether the blob's file is there; says nothing of its content. */
   has(cid: string): Promise<boolean>
   /**
@@ -72,20 +90,7 @@ class FileBlobStore implements BlobStore {
     const temporary = join(await this.#temporaryDir, randomUUID())
     const hash = createHash('sha256')
     try {
-      const file = await open(temporary, 'wx')
-      let state: string
-      let bytes: number
-      try {
-        bytes = await pipe(
-          source,
-          bounded(options.maxBytes ?? LIMITS.blobBytes, options.signal),
-          (chunks) => hashing(chunks, hash),
-          (chunks) => writeAll(chunks, file),
-        )
-        state = fileState(await file.stat())
-      } finally {
-        await file.close()
-      }
+      const { bytes, state } = await this.#fill(temporary, source, hash, options)
       const cid = blobCid(hash.digest())
       if (options.expected !== undefined && cid !== options.expected) {
         throw new ModelError(`blob ${options.expected} has the wrong content (it hashes to ${cid}): fetch it from another source`)
@@ -95,10 +100,81 @@ class FileBlobStore implements BlobStore {
       return { cid, bytes }
     } catch (error) {
       await rm(temporary, { force: true })
-      if (NO_SPACE.includes(errorCode(error) ?? '')) {
-        throw new DiskFullError(`no space left in ${this.dir}: free some, or choose another data directory`, { cause: error })
-      }
       throw error
+    }
+  }
+
+  async resume(cid: string, source: (offset: number) => AsyncIterable<Uint8Array>, options: ResumeOptions): Promise<boolean> {
+    assertBlobCid(cid)
+    options.signal?.throwIfAborted()
+    this.#temporaryDir ??= this.#prepare()
+    const dir = await this.#temporaryDir
+    const kept = join(dir, `${cid}${PARTIAL}`)
+    const temporary = `${kept}.${randomUUID()}`
+    const hash = createHash('sha256')
+    let offset = 0
+    if (options.fromStart !== true && (await this.#claim(dir, kept, temporary))) {
+      for await (const chunk of createReadStream(temporary, { highWaterMark: READ_CHUNK_BYTES })) {
+        hash.update(chunk as Uint8Array)
+        offset += (chunk as Uint8Array).byteLength
+      }
+      if (offset > options.bytes) {
+        await rm(temporary, { force: true })
+        return false
+      }
+    }
+    try {
+      const maxBytes = options.bytes - offset
+      const { state } = await this.#fill(temporary, source(offset), hash, { maxBytes, ...signalOf(options) })
+      if (blobCid(hash.digest()) !== cid) {
+        await rm(temporary, { force: true })
+        return false
+      }
+      await rename(temporary, this.#file(cid))
+      this.#verified.set(cid, state)
+      return true
+    } catch (error) {
+      await renameIfThere(temporary, kept)
+      throw error
+    }
+  }
+
+  /** Takes over what an earlier try left, in this process or in one that died. */
+  async #claim(dir: string, kept: string, temporary: string): Promise<boolean> {
+    if (await renameIfThere(kept, temporary)) return true
+    for (const name of await readdir(dir)) {
+      const path = join(dir, name)
+      if (!path.startsWith(`${kept}.`)) continue
+      const stats = await statIfThere(path)
+      // One that still grows belongs to another process.
+      if (stats !== undefined && Date.now() - stats.mtimeMs > ORPHANED_MS && (await renameIfThere(path, temporary))) return true
+    }
+    return false
+  }
+
+  /** Appends the source to a file, hashing what passes. */
+  async #fill(
+    path: string,
+    source: AsyncIterable<Uint8Array>,
+    hash: Hash,
+    options: WriteOptions,
+  ): Promise<{ bytes: number; state: string }> {
+    try {
+      const file = await open(path, 'a')
+      try {
+        const bytes = await pipe(
+          source,
+          bounded(options.maxBytes ?? LIMITS.blobBytes, options.signal),
+          (chunks) => hashing(chunks, hash),
+          (chunks) => writeAll(chunks, file),
+        )
+        return { bytes, state: fileState(await file.stat()) }
+      } finally {
+        await file.close()
+      }
+    } catch (error) {
+      if (!NO_SPACE.includes(errorCode(error) ?? '')) throw error
+      throw new DiskFullError(`no space left in ${this.dir}: free some, or choose another data directory`, { cause: error })
     }
   }
 
@@ -152,9 +228,24 @@ class FileBlobStore implements BlobStore {
     await mkdir(dir, { recursive: true })
     for (const name of await readdir(dir)) {
       const stats = await statIfThere(join(dir, name))
-      if (stats !== undefined && Date.now() - stats.mtimeMs > STALE_TEMPORARY_MS) await rm(join(dir, name), { force: true })
+      const staleMs = name.includes(PARTIAL) ? STALE_PARTIAL_MS : STALE_TEMPORARY_MS
+      if (stats !== undefined && Date.now() - stats.mtimeMs > staleMs) await rm(join(dir, name), { force: true })
     }
     return dir
+  }
+}
+
+function signalOf({ signal }: ResumeOptions): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal }
+}
+
+async function renameIfThere(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to)
+    return true
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return false
+    throw error
   }
 }
 

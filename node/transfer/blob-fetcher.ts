@@ -1,0 +1,145 @@
+import type { BlobClient } from '../../protocols/blob/index.ts'
+import { isMeshError, PeerLostError } from '../../protocols/wire/errors.ts'
+import type { BlobStore } from '../model/blob-store.ts'
+import { LIMITS as STORE_LIMITS } from '../model/blob-store.ts'
+import { digestHex } from '../model/digest.ts'
+import type { BlobLinks } from '../net/blob-links.ts'
+import { blobRanges } from './blob-ranges.ts'
+import type { TransferPace } from './transfer-pace.ts'
+
+export interface BlobFetcherComponents {
+  readonly store: BlobStore
+  readonly links: Pick<BlobLinks, 'acquire' | 'release'>
+  readonly pace: Pick<TransferPace, 'turn'>
+  readonly log: (event: string, fields: Record<string, unknown>) => void
+}
+
+export interface FetchRequest {
+  readonly cid: string
+  /** What the manifest says; null for a manifest, whose size is asked for. */
+  readonly bytes: number | null
+  /** Largest size taken where it is not known. */
+  readonly maxBytes?: number
+  /** Peers that may have it, best first; asked again when those of before failed. */
+  readonly sources: () => Promise<readonly string[]> | readonly string[]
+  readonly signal: AbortSignal
+}
+
+/** Peers that send one blob at once; more add little and cost each of them a stream. */
+const MAX_SOURCES = 4
+/** Times that all sources may fail before the fetch does. */
+const MAX_ROUNDS = 3
+/** A peer that sent wrong bytes is not asked for so long. */
+const DISTRUST_MS = 60 * 60_000
+const MAX_DISTRUSTED = 1024
+
+/**
+ * Fetches blobs from peers into the store: ranges from several at once, streamed through the hash, kept over interruptions. A whole that
+ * does not match its name is fetched again from one peer after the other; the one whose bytes alone do not match is not asked again.
+ */
+export class BlobFetcher {
+  readonly #components: BlobFetcherComponents
+  readonly #fetching = new Map<string, Promise<void>>()
+  readonly #distrusted = new Map<string, number>()
+  /** Bytes of blobs that were fetched. */
+  fetchedBytes = 0
+
+  constructor(components: BlobFetcherComponents) {
+    this.#components = components
+  }
+
+  /** Resolves once the blob is in the store with the right content. Throws `PeerLostError` when nobody sends it, `ModelError`, or `signal.reason`. */
+  fetch(request: FetchRequest): Promise<void> {
+    const known = this.#fetching.get(request.cid)
+    if (known !== undefined) return known
+    const fetching = this.#fetch(request).finally(() => this.#fetching.delete(request.cid))
+    this.#fetching.set(request.cid, fetching)
+    return fetching
+  }
+
+  async #fetch(request: FetchRequest): Promise<void> {
+    const { store } = this.#components
+    const { cid, signal } = request
+    if (await this.#isThere(cid)) return
+    let last: unknown = new PeerLostError(`no peer is known that has blob ${cid}`)
+    const tried = new Set<string>()
+    for (let round = 0; round < MAX_ROUNDS; round++) {
+      signal.throwIfAborted()
+      const sources = await request.sources()
+      const clients = await this.#connect([...sources.filter((peer) => !tried.has(peer)), ...sources.filter((peer) => tried.has(peer))])
+      for (const { peer } of clients) tried.add(peer)
+      try {
+        if (clients.length === 0) continue
+        const bytes = request.bytes ?? (await this.#askSize(clients, request))
+        if (bytes > (request.maxBytes ?? STORE_LIMITS.blobBytes)) throw new PeerLostError(`blob ${cid} is said to have ${bytes} bytes`)
+        if (await this.#take(cid, bytes, clients, signal, false)) return
+        for (const client of clients) {
+          if (await this.#take(cid, bytes, [client], signal, true).catch(() => null)) return
+        }
+      } catch (error) {
+        signal.throwIfAborted()
+        if (!isMeshError(error, 'PeerLostError')) throw error
+        last = error
+      } finally {
+        for (const client of clients) this.#components.links.release(client)
+      }
+    }
+    if (await store.has(cid)) return
+    throw last
+  }
+
+  async #isThere(cid: string): Promise<boolean> {
+    const { store } = this.#components
+    if (!(await store.has(cid))) return false
+    // A corrupt one is put aside by the store and fetched again.
+    return await store.path(cid).then(
+      () => true,
+      () => false,
+    )
+  }
+
+  /** False when the content was wrong; from a single peer that convicts it. */
+  async #take(cid: string, bytes: number, clients: readonly BlobClient[], signal: AbortSignal, isAlone: boolean): Promise<boolean> {
+    const { store, pace, log } = this.#components
+    const startedAt = performance.now()
+    let received = 0
+    const source = (from: number): AsyncIterable<Uint8Array> => {
+      received = bytes - from
+      return blobRanges({ digest: digestHex(cid), blobBytes: bytes, from, clients, pace, signal })
+    }
+    const isRight = await store.resume(cid, source, { bytes, fromStart: isAlone, signal })
+    if (isRight) {
+      this.fetchedBytes += received
+      log('blob.fetched', { cid, bytes: received, peers: clients.length, ms: Math.round(performance.now() - startedAt) })
+      return true
+    }
+    log('blob.wrong', { cid, peers: clients.map(({ peer }) => peer) })
+    const [only] = clients
+    if (isAlone && only !== undefined) this.#distrust(only.peer)
+    return false
+  }
+
+  async #connect(peers: readonly string[]): Promise<BlobClient[]> {
+    const trusted = peers.filter((peer) => !this.#isDistrusted(peer)).slice(0, MAX_SOURCES)
+    const clients = await Promise.allSettled(trusted.map((peer) => this.#components.links.acquire(peer)))
+    return clients.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+  }
+
+  async #askSize(clients: readonly BlobClient[], { cid }: FetchRequest): Promise<number> {
+    const answers = clients.map((client) => client.read({ digest: digestHex(cid), offset: 0, length: 0 }))
+    try {
+      return (await Promise.any(answers)).blobBytes
+    } catch (error) {
+      throw new PeerLostError(`no peer that was asked has blob ${cid}`, { cause: error })
+    }
+  }
+
+  #distrust(peer: string): void {
+    if (this.#distrusted.size >= MAX_DISTRUSTED) this.#distrusted.delete(this.#distrusted.keys().next().value!)
+    this.#distrusted.set(peer, Date.now() + DISTRUST_MS)
+  }
+
+  #isDistrusted(peer: string): boolean {
+    return (this.#distrusted.get(peer) ?? 0) > Date.now()
+  }
+}

@@ -1,0 +1,6 @@
+export { BLOB_LIMITS, BLOB_PROTOCOL } from './protocol.ts'
+export { createBlobHandler } from './handler.ts'
+export type { BlobHandlerInit } from './handler.ts'
+export { BlobClient } from './client.ts'
+export type { BlobRange } from './client.ts'
+export type { RangeRequest } from './messages.ts'
