@@ -15,6 +15,7 @@ import { createEngine } from './engine/onnx-engine.ts'
 import { ExpertHost } from './host/expert-host.ts'
 import { LedgerPublisher } from './ledger-publisher.ts'
 import { Log } from './log.ts'
+import { createBlobStore } from './model/blob-store.ts'
 import { registerNodeMetrics } from './metrics.ts'
 import { ExpertLinks } from './net/expert-links.ts'
 import { Greeter } from './net/greeter.ts'
@@ -27,6 +28,7 @@ import { openServedModels } from './served-model.ts'
 import { modelInfos, swarmStatus } from './swarm-status.ts'
 import type { SwarmStatus } from './api/services.ts'
 import type { QueryService } from './driver/query.ts'
+import { BlobTransfer } from './transfer/blob-transfer.ts'
 import { VERSION } from './version.ts'
 
 /** A running node. */
@@ -149,6 +151,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     undo.push({ name: 'driver', step: () => driver.stop() })
 
     await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), { maxInboundStreams: EXPERT_LIMITS.maxStreamsPerPeer })
+    const store = createBlobStore({ dir: config.storeDir })
+    const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
+    await transfer.start()
+    undo.push({ name: 'transfer', step: () => transfer.stop() })
     await ledger.start()
     undo.push({ name: 'ledger', step: () => ledger.stop() })
     for (const { id, manifest } of models) counts.open(id, manifest.config.layers, manifest.config.experts)

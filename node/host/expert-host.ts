@@ -44,6 +44,8 @@ const MAX_WAITING: Readonly<Room> = { jobs: 1024, bytes: 256 * 1024 * 1024 }
 /** What one peer may fill of it. */
 const MAX_WAITING_PER_PEER: Readonly<Room> = { jobs: 256, bytes: 64 * 1024 * 1024 }
 const PRIORITIES = 3
+/** A driver's tokens come closer together than this. */
+const BUSY_FOR_MS = 500
 /** Jobs of this node's own driver wait under this name. */
 const OWN_DRIVER = ''
 
@@ -69,6 +71,7 @@ export class ExpertHost {
   readonly #waiting: Room = { jobs: 0, bytes: 0 }
   readonly #waitingOf = new Map<string, Room>()
   #running = 0
+  #lastServedAt = -Infinity
   #averageUs = 0
   readonly counts: HostCounts = { served: 0, busy: 0, failed: 0, rows: 0 }
   /** Hears of each served call: queue and compute time in microseconds. */
@@ -76,6 +79,11 @@ export class ExpertHost {
 
   constructor(init: ExpertHostInit) {
     this.#concurrency = init.concurrency
+  }
+
+  /** Whether a call is being run, or was within the last moment: then another is likely to come. */
+  get isBusy(): boolean {
+    return this.#running > 0 || performance.now() - this.#lastServedAt < BUSY_FOR_MS
   }
 
   add(model: HostedModel): void {
@@ -107,6 +115,7 @@ export class ExpertHost {
       const computeUs = (performance.now() - startedAt) * 1000
       const queueUs = (startedAt - call.receivedAt) * 1000
       this.#averageUs += 0.1 * (computeUs - this.#averageUs)
+      this.#lastServedAt = performance.now()
       this.counts.served++
       this.counts.rows += call.rows
       this.onServed?.(queueUs, computeUs)
