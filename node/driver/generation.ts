@@ -1,7 +1,7 @@
 import { Priority } from '../../protocols/expert/index.ts'
 import { InvalidRequestError } from '../errors.ts'
 import { picksOf } from '../engine/picks.ts'
-import type { KvCache, Routing, Trunk } from '../engine/engine.ts'
+import type { KvCache, Trunk } from '../engine/engine.ts'
 import { logProbabilities, Sampler } from '../engine/sampler.ts'
 import { StopStrings } from '../engine/stop-strings.ts'
 import type { Manifest } from '../model/manifest.ts'
@@ -147,7 +147,8 @@ class LayerLoop {
       }
       for (let layer = 0; layer < layers; layer++) {
         this.#scope.throwIfCancelled()
-        const routing: Routing = await pass.attend(layer)
+        const routing = await pass.attend(layer)
+        if (routing === null) continue
         const picks = picksOf(routing, pass.rows, experts)
         counts.add(id, layer, routing.experts, pass.rows)
         await dispatcher.run(context, { layer, rows: pass.rows, width: hiddenSize, x: routing.x, picks, runs: expertRuns(picks) }, pass.moe)

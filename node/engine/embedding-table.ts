@@ -10,7 +10,11 @@ export class EmbeddingTable {
   readonly #row: Uint8Array<ArrayBuffer>
   readonly #numbers: Float32Array | Float16Array
 
-  constructor(source: EmbeddingSource) {
+  readonly #scale: number
+
+  /** `scale`: factor of all rows. */
+  constructor(source: EmbeddingSource, scale: number) {
+    this.#scale = scale
     this.#half = source.tensor.type === 'f16'
     this.#width = source.tensor.shape[1]!
     this.#offset = source.tensor.offset
@@ -29,6 +33,7 @@ export class EmbeddingTable {
       }
       out.set(this.#numbers, i * this.#width)
     }
+    if (this.#scale !== 1) for (let i = 0; i < out.length; i++) out[i]! *= this.#scale
     return out
   }
 

@@ -35,8 +35,11 @@ export interface Routing {
 /** One walk of a batch of tokens through all layers. Rows are the segments' tokens in order. */
 export interface TrunkPass {
   readonly rows: number
-  /** Attention and router of `layer` (0-based, in order), after adding `moe` to the residual stream. */
-  attend(layer: number): Promise<Routing>
+  /**
+   * All of `layer` (0-based, in order) but its routed experts, after adding `moe` to the residual stream.
+   * null for a dense layer, which asks nothing of experts.
+   */
+  attend(layer: number): Promise<Routing | null>
   /** [rows, hidden]: the driver writes the weighted sum of the layer's experts here before the next call. Zero at the start and after each `attend`, so it may be added into. */
   readonly moe: Float32Array
   /** Logits of the given rows after the last layer: [rows.length, vocab]. */

@@ -1,25 +1,27 @@
 import { Tensor } from 'onnxruntime-node'
-import type { ModelConfig } from '../model/manifest.ts'
+import { cacheShape } from '../model/model-config.ts'
+import type { CacheShape, ModelConfig } from '../model/model-config.ts'
 
 /** Tokens a new cache has room for. */
 const FIRST_CAPACITY = 64
 
 interface LayerMemory {
-  /** [kvHeads, capacity, headDim] */
-  readonly k: Float32Array
-  readonly v: Float32Array
-  readonly kTensor: Tensor
-  readonly vTensor: Tensor
+  /** [1, heads, capacity, width] */
+  readonly k: Tensor
+  /** The same, or null where values are the keys. */
+  readonly v: Tensor | null
 }
 
 /** Keys and values of one sequence in all layers; onnxruntime reads the arrays in place. */
 export class KvMemory {
   readonly #config: ModelConfig
+  readonly #shape: CacheShape
   #capacity = 0
   #layers: LayerMemory[] = []
 
   constructor(config: ModelConfig) {
     this.#config = config
+    this.#shape = cacheShape(config)
   }
 
   /** Makes room for `tokens`, keeping the first `held`; doubles, so that a long answer copies each entry a few times at most. */
@@ -28,43 +30,46 @@ export class KvMemory {
     let capacity = Math.max(this.#capacity, FIRST_CAPACITY)
     while (capacity < tokens) capacity *= 2
     capacity = Math.min(capacity, this.#config.maxContext)
-    const { kvHeads, headDim, layers } = this.#config
-    const old = this.#layers
-    const grow = (from: Float32Array | undefined): Float32Array => {
-      const to = new Float32Array(kvHeads * capacity * headDim)
-      if (from === undefined) return to
-      for (let head = 0; head < kvHeads; head++) {
-        const start = head * this.#capacity * headDim
-        to.set(from.subarray(start, start + held * headDim), head * capacity * headDim)
+    const { heads, width, separateValues } = this.#shape
+    const shape = [1, heads, capacity, width]
+    const grow = (from: Tensor | null | undefined): Tensor => {
+      const to = new Float32Array(heads * capacity * width)
+      for (let head = 0; from && head < heads; head++) {
+        const start = head * this.#capacity * width
+        to.set((from.data as Float32Array).subarray(start, start + held * width), head * capacity * width)
       }
-      return to
+      return new Tensor('float32', to, shape)
     }
-    const shape = [1, kvHeads, capacity, headDim]
-    this.#layers = Array.from({ length: layers }, (_, layer) => {
-      const k = grow(old[layer]?.k)
-      const v = grow(old[layer]?.v)
-      return { k, v, kTensor: new Tensor('float32', k, shape), vTensor: new Tensor('float32', v, shape) }
-    })
+    const old = this.#layers
+    this.#layers = Array.from({ length: this.#config.layers }, (_, layer) => ({
+      k: grow(old[layer]?.k),
+      v: separateValues ? grow(old[layer]?.v) : null,
+    }))
     this.#capacity = capacity
   }
 
-  /** Memory of a layer as [1, kvHeads, capacity, headDim]. */
-  tensors(layer: number): { readonly k: Tensor; readonly v: Tensor } {
-    const memory = this.#layers[layer]!
-    return { k: memory.kTensor, v: memory.vTensor }
+  /** What a layer's graph is fed of the tokens held. */
+  feeds(layer: number): Record<string, Tensor> {
+    const { k, v } = this.#layers[layer]!
+    return v === null ? { past_k: k } : { past_k: k, past_v: v }
   }
 
-  /** Stores keys and values of tokens `first…`; both are [tokens, kvHeads * headDim]. */
-  write(layer: number, first: number, keys: Float32Array, values: Float32Array): void {
-    const { kvHeads, headDim } = this.#config
+  /** Stores keys and values of tokens `first…`, as a layer's graph gives them: [tokens, heads * width]. */
+  write(layer: number, first: number, outputs: Readonly<Record<string, Tensor>>): void {
     const { k, v } = this.#layers[layer]!
-    const tokens = keys.length / (kvHeads * headDim)
+    this.#scatter(outputs['new_k']!, first, k)
+    if (v !== null) this.#scatter(outputs['new_v']!, first, v)
+  }
+
+  #scatter(from: Tensor, first: number, to: Tensor): void {
+    const { heads, width } = this.#shape
+    const source = from.data as Float32Array
+    const target = to.data as Float32Array
+    const tokens = source.length / (heads * width)
     for (let token = 0; token < tokens; token++) {
-      for (let head = 0; head < kvHeads; head++) {
-        const from = (token * kvHeads + head) * headDim
-        const to = (head * this.#capacity + first + token) * headDim
-        k.set(keys.subarray(from, from + headDim), to)
-        v.set(values.subarray(from, from + headDim), to)
+      for (let head = 0; head < heads; head++) {
+        const at = (token * heads + head) * width
+        target.set(source.subarray(at, at + width), (head * this.#capacity + first + token) * width)
       }
     }
   }

@@ -12,6 +12,7 @@ export type OnnxType = keyof typeof ONNX_TYPE
 /** AttributeProto.AttributeType */
 const ATTRIBUTE_FLOAT = 1
 const ATTRIBUTE_INT = 2
+const ATTRIBUTE_INTS = 7
 const IR_VERSION = 10
 const OPSET = 21
 const MICROSOFT_OPSET = 1
@@ -23,8 +24,8 @@ const LOCATION_EXTERNAL = 1
 
 /** A number or a symbolic dimension's name. */
 export type Dimension = number | string
-/** Integers are plain numbers; floats are marked. */
-export type Attribute = number | { readonly float: number }
+/** Integers are plain numbers, and lists of them; floats are marked. */
+export type Attribute = number | readonly number[] | { readonly float: number }
 export type Attributes = Readonly<Record<string, Attribute>>
 
 /** Where a weight lies: a byte range of a file beside the model. */
@@ -58,9 +59,10 @@ function floatField(field: number, value: number): Buffer {
 }
 
 function attributeProto(name: string, value: Attribute): Buffer {
-  return typeof value === 'number'
-    ? Buffer.concat([textField(1, name), intField(3, value), intField(20, ATTRIBUTE_INT)])
-    : Buffer.concat([textField(1, name), floatField(2, value.float), intField(20, ATTRIBUTE_FLOAT)])
+  const named = textField(1, name)
+  if (typeof value === 'number') return Buffer.concat([named, intField(3, value), intField(20, ATTRIBUTE_INT)])
+  if ('float' in value) return Buffer.concat([named, floatField(2, value.float), intField(20, ATTRIBUTE_FLOAT)])
+  return Buffer.concat([named, ...value.map((item) => intField(8, item)), intField(20, ATTRIBUTE_INTS)])
 }
 
 function valueInfoProto(name: string, type: OnnxType, shape: readonly Dimension[]): Buffer {
@@ -125,6 +127,19 @@ export class OnnxGraph {
   /** An operator of the domain com.microsoft. */
   microsoft(operator: string, inputs: readonly string[], outputs: readonly string[], attributes: Attributes = {}): void {
     this.#add(operator, 'com.microsoft', inputs, outputs, attributes)
+  }
+
+  /** Gives `input` another shape; -1 stands for what is left. */
+  reshape(input: string, output: string, shape: readonly number[]): void {
+    this.constant(`${output}_shape`, [shape.length], BigInt64Array.from(shape, BigInt))
+    this.node('Reshape', [input, `${output}_shape`], [output])
+  }
+
+  /** Numbers `from` to `to` (exclusive) along one axis. */
+  slice(input: string, output: string, range: { readonly axis: number; readonly from: number; readonly to: number }): void {
+    const parts = [`${output}_from`, `${output}_to`, `${output}_axis`]
+    for (const [i, value] of [range.from, range.to, range.axis].entries()) this.constant(parts[i]!, [1], BigInt64Array.of(BigInt(value)))
+    this.node('Slice', [input, ...parts], [output])
   }
 
   #add(operator: string, domain: string, inputs: readonly string[], outputs: readonly string[], attributes: Attributes): void {

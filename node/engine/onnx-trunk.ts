@@ -1,14 +1,16 @@
 import { InvalidRequestError } from '../errors.ts'
 import { MeshError } from '../../protocols/wire/errors.ts'
-import type { ModelConfig } from '../model/manifest.ts'
+import { isDense } from '../model/model-config.ts'
+import type { ModelConfig } from '../model/model-config.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
 import type { KvCache, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
 import type { EngineWorker } from './engine-worker.ts'
+import { headGraph } from './graph/head-graph.ts'
+import { layerGraph } from './graph/layer-graph.ts'
 import { passBytes, passMemory, type PassMemory } from './pass-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import type { SharedBlock, SharedBlocks } from './shared-blocks.ts'
-import { headGraph, layerGraph } from './trunk-graph.ts'
 import type { PassStart } from './worker-messages.ts'
 
 /** What trunk, caches and passes share. */
@@ -36,7 +38,7 @@ export async function openOnnxTrunk(init: { id: number; model: ModelPackage; wor
     for (let layer = 0; layer < config.layers; layer++) {
       const blob = findBlob(manifest, 'layer', (b) => b.layer === layer, `blob of layer ${layer}`)
       const file = await openBlob(model, blob)
-      const graph = layerGraph(config, blobWeights(file, manifest, blob.tensors))
+      const graph = layerGraph(config, layer, blobWeights(file, manifest, blob.tensors))
       await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, source: { model: graph, folder: file.folder } }))
     }
     const head = findBlob(manifest, 'head', () => true, 'head blob')
@@ -174,14 +176,14 @@ class OnnxTrunkPass implements TrunkPass {
     for (const { cache } of parts) cache.inPass = true
   }
 
-  async attend(layer: number): Promise<Routing> {
+  async attend(layer: number): Promise<Routing | null> {
     if (layer !== this.#nextLayer || layer >= this.#context.config.layers) {
       throw new RangeError(`layer ${layer} is out of turn: the pass has done ${this.#nextLayer} of ${this.#context.config.layers}`)
     }
     const start = layer === 0 ? this.#start() : null
     await this.#exclusive(() => this.#context.worker.call({ op: 'attend', trunk: this.#context.id, pass: this.#id, layer, start }))
     this.#nextLayer++
-    return this.#routing
+    return isDense(this.#context.config, layer) ? null : this.#routing
   }
 
   async logits(rows: readonly number[]): Promise<Float32Array> {

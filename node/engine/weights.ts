@@ -51,6 +51,24 @@ export class BlobWeights {
     this.#add(graph, this.entry(name, ['f32'], shape))
   }
 
+  /** Adds a weight of any shape to the graph under its own name, as float32 however it is stored. */
+  addTable(graph: OnnxGraph, name: string, shape: readonly number[]): void {
+    const tensor = this.entry(name, ['f32', 'f16'], shape)
+    if (tensor.type === 'f32') {
+      this.#add(graph, tensor)
+      return
+    }
+    this.#add(graph, tensor, `${name}_f16`)
+    graph.node('Cast', [`${name}_f16`], [name], { to: TO_FLOAT })
+  }
+
+  /** Like `addLinear`, plus the bias `<name>_bias` [outputs]. */
+  addBiasedLinear(graph: OnnxGraph, name: string, input: string, output: string, inputs: number, outputs: number): void {
+    this.addLinear(graph, name, input, `${output}_unbiased`, inputs, outputs)
+    this.addPlain(graph, `${name}_bias`, [outputs])
+    graph.node('Add', [`${output}_unbiased`, `${name}_bias`], [output])
+  }
+
   /** Adds `output = input · W` for the linear weight `name` of `inputs` × `outputs`, however it is stored. */
   addLinear(graph: OnnxGraph, name: string, input: string, output: string, inputs: number, outputs: number): void {
     const { kind } = this.#quant
@@ -81,9 +99,9 @@ export class BlobWeights {
     })
   }
 
-  #add(graph: OnnxGraph, tensor: TensorEntry): void {
+  #add(graph: OnnxGraph, tensor: TensorEntry, name = tensor.name): void {
     const offset = this.#start + tensor.offset
-    graph.weight(tensor.name, tensor.type, tensor.shape, { location: this.#fileName, offset, bytes: tensor.bytes })
+    graph.weight(name, tensor.type, tensor.shape, { location: this.#fileName, offset, bytes: tensor.bytes })
   }
 
   #error(problem: string): ModelError {

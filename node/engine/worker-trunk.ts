@@ -1,8 +1,10 @@
 import { Tensor, type InferenceSession } from 'onnxruntime-node'
-import type { ModelConfig } from '../model/manifest.ts'
+import { isDense } from '../model/model-config.ts'
+import type { ModelConfig } from '../model/model-config.ts'
 import { EmbeddingTable } from './embedding-table.ts'
 import { KvMemory } from './kv-memory.ts'
 import { passMemory, type PassMemory } from './pass-memory.ts'
+import { Rope } from './rope.ts'
 import { createSession } from './session.ts'
 import type { EmbeddingSource, GraphSource, PassStart, SegmentStart } from './worker-messages.ts'
 
@@ -26,6 +28,7 @@ interface RunningPass {
 export class WorkerTrunk {
   readonly #config: ModelConfig
   readonly #embedding: EmbeddingTable
+  readonly #rope: Rope
   readonly #layers: InferenceSession[] = []
   readonly #caches = new Map<number, KvMemory>()
   readonly #passes = new Map<number, RunningPass>()
@@ -33,7 +36,8 @@ export class WorkerTrunk {
 
   constructor(config: ModelConfig, embedding: EmbeddingSource) {
     this.#config = config
-    this.#embedding = new EmbeddingTable(embedding)
+    this.#embedding = new EmbeddingTable(embedding, config.scales.embedding)
+    this.#rope = new Rope(config.rope)
   }
 
   async openLayer(layer: number, source: GraphSource): Promise<void> {
@@ -103,7 +107,7 @@ export class WorkerTrunk {
   }
 
   #beginSegment(segment: SegmentStart, memory: PassMemory, firstRow: number): RunningSegment {
-    const { hiddenSize, headDim, ropeTheta } = this.#config
+    const { hiddenSize, rope } = this.#config
     const { past, tokens } = segment
     const rows = tokens.length
     let kv = this.#caches.get(segment.cache)
@@ -114,7 +118,7 @@ export class WorkerTrunk {
     kv.reserve(past + rows, past)
     const moe = memory.moe.subarray(firstRow * hiddenSize, (firstRow + rows) * hiddenSize)
     moe.fill(0)
-    const { cos, sin } = rotations(past, rows, headDim, ropeTheta)
+    const { cos, sin } = this.#rope.rotations(past, rows)
     return {
       firstRow,
       rows,
@@ -123,8 +127,8 @@ export class WorkerTrunk {
       h: new Tensor('float32', this.#embedding.rows(tokens), [1, rows, hiddenSize]),
       feeds: {
         moe: new Tensor('float32', moe, [1, rows, hiddenSize]),
-        cos: new Tensor('float32', cos, [rows, headDim / 2]),
-        sin: new Tensor('float32', sin, [rows, headDim / 2]),
+        cos: new Tensor('float32', cos, [rows, rope.dim / 2]),
+        sin: new Tensor('float32', sin, [rows, rope.dim / 2]),
         last: new Tensor('int32', Int32Array.of(past + rows - 1), [1]),
         total: new Tensor('int32', Int32Array.of(past + rows), []),
       },
@@ -133,30 +137,15 @@ export class WorkerTrunk {
 
   async #attendSegment(memory: PassMemory, segment: RunningSegment, layer: number): Promise<void> {
     const { hiddenSize, expertsPerToken } = this.#config
-    const past = segment.kv.tensors(layer)
-    const out = await this.#layers[layer]!.run({ ...segment.feeds, h: segment.h, past_k: past.k, past_v: past.v })
-    segment.kv.write(layer, segment.past, out['new_k']!.data as Float32Array, out['new_v']!.data as Float32Array)
+    const out = await this.#layers[layer]!.run({ ...segment.feeds, ...segment.kv.feeds(layer), h: segment.h })
+    segment.kv.write(layer, segment.past, out)
     segment.h = out['h2']!
-    memory.x.set(out['x']!.data as Float32Array, segment.firstRow * hiddenSize)
-    memory.weights.set(out['weights']!.data as Float32Array, segment.firstRow * expertsPerToken)
-    memory.experts.set(out['experts']!.data as Int32Array, segment.firstRow * expertsPerToken)
+    if (!isDense(this.#config, layer)) {
+      memory.x.set(out['x']!.data as Float32Array, segment.firstRow * hiddenSize)
+      memory.weights.set(out['weights']!.data as Float32Array, segment.firstRow * expertsPerToken)
+      memory.experts.set(out['experts']!.data as Int32Array, segment.firstRow * expertsPerToken)
+    }
     // Consumed into the residual stream: the caller may add the next layer's experts from zero.
     ;(segment.feeds.moe.data as Float32Array).fill(0)
   }
-}
-
-/** cos and sin of the rotary embedding for positions `first … first + rows - 1`: [rows, headDim / 2] each. */
-function rotations(first: number, rows: number, headDim: number, theta: number): { cos: Float32Array; sin: Float32Array } {
-  const half = headDim / 2
-  const cos = new Float32Array(rows * half)
-  const sin = new Float32Array(rows * half)
-  for (let i = 0; i < half; i++) {
-    const frequency = theta ** ((-2 * i) / headDim)
-    for (let row = 0; row < rows; row++) {
-      const angle = (first + row) * frequency
-      cos[row * half + i] = Math.cos(angle)
-      sin[row * half + i] = Math.sin(angle)
-    }
-  }
-  return { cos, sin }
 }

@@ -1,4 +1,4 @@
-import { PartEncoder } from './encode-tensor.ts'
+import { PartEncoder, sourcesOf } from './encode-tensor.ts'
 import type { PartSpec } from './encode-tensor.ts'
 import type { Layout } from './layout.ts'
 import { numbersOf } from './source-tensor.ts'
@@ -18,7 +18,10 @@ export function blobBytes({ layout, items }: BlobSpec): number {
 
 /** Bytes of the checkpoint that the blob is made from. */
 export function sourceBytes({ items }: BlobSpec): number {
-  return items.flat().reduce((sum, part) => sum + (part.encode === 'scales' ? 0 : part.source.bytes), 0)
+  return items
+    .flat()
+    .flatMap(sourcesOf)
+    .reduce((sum, source) => sum + source.bytes, 0)
 }
 
 /**
@@ -33,7 +36,8 @@ export async function* encodeBlob(spec: BlobSpec, reader: TensorReader, onRead: 
       if (tensor.offset > at) yield new Uint8Array(tensor.offset - at)
       at = tensor.offset
       const part = parts[i]!
-      const bytesPerNumber = part.encode === 'scales' ? 0 : part.source.bytes / numbersOf(part.source)
+      const [source] = sourcesOf(part)
+      const bytesPerNumber = source === undefined ? 0 : source.bytes / numbersOf(source)
       for (const { bytes, numbers } of encoder.encode(part)) {
         yield bytes
         at += bytes.byteLength

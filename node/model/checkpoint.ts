@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { ModelError } from '../errors.ts'
 import type { ArchitectureAdapter } from './architectures/adapter.ts'
 import { findArchitecture } from './architectures/index.ts'
+import { refuseUnreadOptions } from './architectures/unread-options.ts'
 import { openCheckpointTensors } from './checkpoint-tensors.ts'
 import type { CheckpointTensors } from './checkpoint-tensors.ts'
 import { parseJsonObject, readJsonObject, readSmallFile } from './files.ts'
@@ -40,6 +41,7 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   const generationPath = join(dir, 'generation_config.json')
   const generation = (await readJsonObject(generationPath, MAX_CONFIG_BYTES)) ?? {}
   const config = adapter.readConfig(hf, readEndTokens(fields, generation, configPath))
+  refuseUnreadOptions(hf)
   const stray = config.eosTokenIds.find((id) => id >= config.vocabSize)
   if (stray !== undefined)
     throw new ModelError(

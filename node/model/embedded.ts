@@ -11,7 +11,7 @@ import { isMeshError } from '../../protocols/wire/errors.ts'
 /** Reserved for the model that comes with the program. */
 export const EMBEDDED_NAME = 'ember'
 /** What packing {@link EMBEDDED_NAME} gives; a test compares them, and every node of a swarm agrees on it. */
-export const EMBEDDED_ID = 'bafkreian5xs4u6xq5k3i4fyirepkwxmfpvy2cv5oe3mkymq72avlgtblj4'
+export const EMBEDDED_ID = 'bafkreifocpw4witipu5gmcrhzhbe34h2xfy3wwvjspfgvru6ykg5pruiay'
 
 /** Packing takes under a second; after this long a waiter packs too, which is harmless. */
 const LOCK_TIMEOUT_MS = 15_000

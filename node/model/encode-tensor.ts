@@ -14,12 +14,19 @@ const MAX_F16 = 65504
 
 /** How one tensor of a blob comes from the checkpoint; plain data. */
 export type PartSpec =
-  | { readonly encode: 'rows'; readonly type: 'f32' | 'f16'; readonly source: SourceTensor }
+  /** The sources' rows, one source after the other. */
+  | { readonly encode: 'rows'; readonly type: 'f32' | 'f16'; readonly sources: readonly SourceTensor[] }
   /** A [outputs, inputs] weight as [inputs, outputs]. */
   | { readonly encode: 'transposed'; readonly type: 'f32' | 'f16'; readonly source: SourceTensor }
   | { readonly encode: 'codes'; readonly bits: Bits; readonly block: number; readonly source: SourceTensor }
   /** Of the codes before it. */
   | { readonly encode: 'scales' }
+
+/** Where a part's numbers are. */
+export function sourcesOf(part: PartSpec): readonly SourceTensor[] {
+  if (part.encode === 'scales') return []
+  return part.encode === 'rows' ? part.sources : [part.source]
+}
 
 /** Bytes of a part, and how many numbers of the checkpoint were read for it since the last ones. */
 export interface EncodedChunk {
@@ -39,14 +46,16 @@ export class PartEncoder {
   }
 
   encode(part: PartSpec): Generator<EncodedChunk> {
-    if (part.encode === 'rows') return this.#rows(part.source, part.type)
+    if (part.encode === 'rows') return this.#rows(part.sources, part.type)
     if (part.encode === 'transposed') return this.#transposed(part.source, part.type)
     if (part.encode === 'codes') return this.#codes(part.source, part.bits, part.block)
     return this.#takeScales()
   }
 
-  *#rows(source: SourceTensor, type: 'f32' | 'f16'): Generator<EncodedChunk> {
-    for (const { numbers } of this.#rowChunks(source)) yield { bytes: asBytes(numbers, type), numbers: numbers.length }
+  *#rows(sources: readonly SourceTensor[], type: 'f32' | 'f16'): Generator<EncodedChunk> {
+    for (const source of sources) {
+      for (const { numbers } of this.#rowChunks(source)) yield { bytes: asBytes(numbers, type), numbers: numbers.length }
+    }
   }
 
   *#codes(source: SourceTensor, bits: Bits, block: number): Generator<EncodedChunk> {

@@ -1,5 +1,8 @@
-import type { ModelConfig, Quant, TensorEntry, TensorType } from './manifest.ts'
+import type { Quant, TensorEntry } from './manifest.ts'
 import { TENSOR_ALIGNMENT } from './manifest.ts'
+import type { ModelConfig } from './model-config.ts'
+import { embeddingWeights, expertWeights, headWeights, layerWeights } from './weight-specs.ts'
+import type { WeightSpec } from './weight-specs.ts'
 
 /** A shard blob holds as many experts as fit in about this much. */
 const SHARD_BYTES = 32 * 2 ** 20
@@ -16,11 +19,7 @@ export interface Layout {
   readonly bytes: number
 }
 
-interface TensorSpec {
-  readonly name: string
-  readonly type: TensorType
-  readonly shape: readonly number[]
-}
+type StoredTensor = Pick<TensorEntry, 'name' | 'type' | 'shape'>
 
 /**
  * Weights per scale along an input dimension: the largest block, at most the asked one, that divides it.
@@ -31,38 +30,20 @@ export function blockFor(asked: number, inputs: number): number {
 }
 
 export function embeddingLayout(config: ModelConfig, quant: Quant): Layout {
-  const type = quant.kind === 'f32' ? 'f32' : 'f16'
-  return place([{ name: 'embed', type, shape: [config.vocabSize, config.hiddenSize] }])
+  return layoutOf(embeddingWeights(config), quant)
 }
 
-export function layerLayout(config: ModelConfig, quant: Quant): Layout {
-  const { hiddenSize, headDim } = config
-  const queries = config.heads * headDim
-  const keys = config.kvHeads * headDim
-  return place([
-    norm('attn_norm', hiddenSize),
-    ...linear('q', queries, hiddenSize, quant),
-    ...linear('k', keys, hiddenSize, quant),
-    ...linear('v', keys, hiddenSize, quant),
-    ...linear('o', hiddenSize, queries, quant),
-    ...qkNorms(config),
-    norm('ffn_norm', hiddenSize),
-    { name: 'router', type: 'f32', shape: [hiddenSize, config.experts] },
-  ])
+export function layerLayout(config: ModelConfig, quant: Quant, layer: number): Layout {
+  return layoutOf(layerWeights(config, layer), quant)
 }
 
 export function headLayout(config: ModelConfig, quant: Quant): Layout {
-  return place([norm('final_norm', config.hiddenSize), ...linear('lm_head', config.vocabSize, config.hiddenSize, quant)])
+  return layoutOf(headWeights(config), quant)
 }
 
 /** Layout of one expert relative to its start; `bytes` is the stride from expert to expert. */
 export function expertLayout(config: ModelConfig, quant: Quant): Layout {
-  const { hiddenSize, expertSize } = config
-  return place([
-    ...linear('gate', expertSize, hiddenSize, quant),
-    ...linear('up', expertSize, hiddenSize, quant),
-    ...linear('down', hiddenSize, expertSize, quant),
-  ])
+  return layoutOf(expertWeights(config), quant)
 }
 
 /** Runs of consecutive experts, one per shard of a layer, of nearly equal length. */
@@ -75,20 +56,13 @@ export function shardRanges(experts: number, stride: number): readonly { readonl
   }))
 }
 
-function qkNorms(config: ModelConfig): TensorSpec[] {
-  if (config.qkNorm === 'none') return []
-  const perHead = config.qkNorm === 'head'
-  return [
-    norm('q_norm', perHead ? config.headDim : config.heads * config.headDim),
-    norm('k_norm', perHead ? config.headDim : config.kvHeads * config.headDim),
-  ]
-}
-
-function norm(name: string, size: number): TensorSpec {
-  return { name, type: 'f32', shape: [size] }
-}
-
-function linear(name: string, outputs: number, inputs: number, quant: Quant): TensorSpec[] {
+/** The tensors that one weight is stored as. */
+function storedTensors({ name, kind, shape }: WeightSpec, quant: Quant): StoredTensor[] {
+  if (kind === 'plain') return [{ name, type: 'f32', shape }]
+  const half = quant.kind === 'f32' ? 'f32' : 'f16'
+  if (kind === 'table') return [{ name, type: half, shape }]
+  const [outputs, inputs] = shape as readonly [number, number]
+  if (kind === 'router') return [{ name, type: 'f32', shape: [inputs, outputs] }]
   if (quant.kind === 'f32' || quant.kind === 'f16') return [{ name, type: quant.kind, shape: [inputs, outputs] }]
   const block = blockFor(quant.block, inputs)
   const blocks = Math.ceil(inputs / block)
@@ -98,14 +72,16 @@ function linear(name: string, outputs: number, inputs: number, quant: Quant): Te
   ]
 }
 
-function place(specs: readonly TensorSpec[]): Layout {
+function layoutOf(weights: readonly WeightSpec[], quant: Quant): Layout {
   let end = 0
-  const tensors = specs.map((spec) => {
-    const bytes = spec.shape.reduce((product, n) => product * n, TYPE_BYTES[spec.type])
-    const tensor = { ...spec, offset: end, bytes }
-    end = align(end + bytes)
-    return tensor
-  })
+  const tensors = weights.flatMap((weight) =>
+    storedTensors(weight, quant).map((stored) => {
+      const bytes = stored.shape.reduce((product, n) => product * n, TYPE_BYTES[stored.type])
+      const tensor = { ...stored, offset: end, bytes }
+      end = align(end + bytes)
+      return tensor
+    }),
+  )
   return { tensors, bytes: end }
 }
 

@@ -3,8 +3,9 @@
  * Everything a node allocates for a model is bounded by what is validated here.
  */
 
-/** Hugging Face names of the architectures that have an adapter. */
-export type Architecture = 'Qwen3MoeForCausalLM' | 'OlmoeForCausalLM' | 'MixtralForCausalLM'
+import type { ModelConfig } from './model-config.ts'
+
+export type { ModelConfig } from './model-config.ts'
 
 /** How weights are stored: `q4`/`q8` in blocks along the input dimension, symmetric, f32 scale per block. */
 export type QuantKind = 'f32' | 'f16' | 'q8' | 'q4'
@@ -13,32 +14,6 @@ export interface Quant {
   readonly kind: QuantKind
   /** Weights per scale; 0 for f32 and f16. */
   readonly block: number
-}
-
-/** What the engine needs to know of a model, whatever its architecture called it. */
-export interface ModelConfig {
-  readonly architecture: Architecture
-  readonly hiddenSize: number
-  readonly layers: number
-  readonly heads: number
-  readonly kvHeads: number
-  readonly headDim: number
-  readonly vocabSize: number
-  /** Tokens, prompt and answer together. */
-  readonly maxContext: number
-  readonly ropeTheta: number
-  readonly normEpsilon: number
-  /** `head`: one norm per attention head (Qwen3); `full`: one over the whole projection (OLMoE). */
-  readonly qkNorm: 'none' | 'head' | 'full'
-  /** Clamp of q, k and v to ±this, or null (OLMoE `clip_qkv`). */
-  readonly clipQkv: number | null
-  readonly experts: number
-  readonly expertsPerToken: number
-  /** Inner width of one expert's SwiGLU. */
-  readonly expertSize: number
-  /** Whether the weights of the chosen experts are scaled to sum to 1. */
-  readonly normTopK: boolean
-  readonly eosTokenIds: readonly number[]
 }
 
 /** Storage type of one tensor; quantised codes are `u8`. */
@@ -57,7 +32,7 @@ export interface TensorEntry {
 export const TENSOR_ALIGNMENT = 4096
 
 /**
- * Roles: `embedding` (tensor `embed` [vocab, hidden]), `layer` (attention, norms and router of one layer), `head` (final norm, lm_head),
+ * Roles: `embedding` (tensor `embed` [vocab, hidden]), `layer` (all of one layer but its routed experts), `head` (final norm, lm_head),
  * `experts` (a shard: experts `first..last` of `layer`), `tokenizer` (`name` is the file's name).
  */
 export type BlobEntry =
@@ -97,12 +72,7 @@ export interface Manifest {
 }
 
 /**
- * Tensor names inside blobs. A linear weight W [out, in] named `x` is stored as
+ * Tensor names inside blobs: `weight-specs.ts`. A linear weight W [out, in] named `x` is stored as
  * - f32/f16: `x` of shape [in, out] (transposed from Hugging Face, so that onnxruntime's MatMul reads it in place);
  * - q8/q4: `x.codes` u8 [out, ceil(in/block), block*bits/8] and `x.scales` f32 [out, ceil(in/block)], the layout of com.microsoft.MatMulNBits.
- *
- * layer: attn_norm, q, k, v, o, q_norm?, k_norm?, ffn_norm, router ([hidden, experts], always f32); norms always f32 [n]
- * head: final_norm f32 [hidden], lm_head (a linear; its own copy also where embeddings are tied)
- * embedding: embed [vocab, hidden] row-major, f32 when quant is f32, else f16
- * expert: gate, up, down (linears)
  */

@@ -3,6 +3,8 @@ import { ModelError } from '../errors.ts'
 import { isBlobCid } from './blob-cid.ts'
 import { BLOCKS, embeddingLayout, expertLayout, headLayout, layerLayout } from './layout.ts'
 import type { Layout } from './layout.ts'
+import { configProblem, modelConfig } from './config-schema.ts'
+import { isDense } from './model-config.ts'
 import type { BlobEntry, Manifest, ShardEntry, TensorEntry } from './manifest.ts'
 import { MODEL_LIMITS } from './model-limits.ts'
 import { TOKENIZER_FILES } from './tokenizer-files.ts'
@@ -10,8 +12,7 @@ import { TOKENIZER_FILES } from './tokenizer-files.ts'
 /** Friendly names; also safe as file names. */
 export const MODEL_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/
 
-const MAX_TENSORS = 32
-const count = (max: number) => z.int().min(1).max(max)
+const MAX_TENSORS = 64
 const index = (size: number) =>
   z
     .int()
@@ -46,25 +47,7 @@ const blob = z.discriminatedUnion('role', [
 const schema = z.object({
   format: z.literal('skein-model/1'),
   name: z.string().regex(MODEL_NAME),
-  config: z.object({
-    architecture: z.enum(['Qwen3MoeForCausalLM', 'OlmoeForCausalLM', 'MixtralForCausalLM']),
-    hiddenSize: count(MODEL_LIMITS.hiddenSize),
-    layers: count(MODEL_LIMITS.layers),
-    heads: count(MODEL_LIMITS.heads),
-    kvHeads: count(MODEL_LIMITS.heads),
-    headDim: count(MODEL_LIMITS.headDim).multipleOf(2),
-    vocabSize: count(MODEL_LIMITS.vocabSize),
-    maxContext: count(MODEL_LIMITS.maxContext),
-    ropeTheta: z.number().positive(),
-    normEpsilon: z.number().positive(),
-    qkNorm: z.enum(['none', 'head', 'full']),
-    clipQkv: z.number().positive().nullable(),
-    experts: count(MODEL_LIMITS.experts),
-    expertsPerToken: count(MODEL_LIMITS.expertsPerToken),
-    expertSize: count(MODEL_LIMITS.expertSize),
-    normTopK: z.boolean(),
-    eosTokenIds: z.array(index(MODEL_LIMITS.vocabSize)).max(MODEL_LIMITS.eosTokenIds),
-  }),
+  config: modelConfig,
   quant: z.object({ kind: z.enum(['f32', 'f16', 'q8', 'q4']), block: size }),
   expertLayout: z.object({ stride: size, tensors }),
   blobs: z.array(blob).max(MODEL_LIMITS.blobs),
@@ -86,15 +69,12 @@ export function parseManifest(value: unknown, origin: string): Manifest {
     throw new ModelError(`${origin} is malformed at ${issue?.path.join('.') || 'its top'}: ${issue?.message}; get the package again`)
   }
   const manifest = parsed.data as Manifest
-  const problem = configProblem(manifest) ?? blobsProblem(manifest)
+  const problem = configProblem(manifest.config) ?? quantProblem(manifest) ?? blobsProblem(manifest)
   if (problem !== undefined) throw new ModelError(`${origin} is inconsistent: ${problem}; get the package again`)
   return manifest
 }
 
-function configProblem({ config, quant }: Manifest): string | undefined {
-  if (config.heads % config.kvHeads !== 0) return `${config.kvHeads} key-value heads do not divide ${config.heads} heads`
-  if (config.expertsPerToken > config.experts) return `${config.expertsPerToken} experts per token of only ${config.experts}`
-  if (config.eosTokenIds.some((id) => id >= config.vocabSize)) return `an end token is outside the vocabulary of ${config.vocabSize}`
+function quantProblem({ quant }: Manifest): string | undefined {
   const inBlocks = quant.kind === 'q8' || quant.kind === 'q4'
   if (inBlocks ? !BLOCKS.includes(quant.block) : quant.block !== 0) return `block ${quant.block} does not fit ${quant.kind}`
   return undefined
@@ -111,18 +91,17 @@ function blobsProblem(manifest: Manifest): string | undefined {
   const files = blobs.filter((entry) => entry.role === 'tokenizer')
   if (new Set(files.map(({ name }) => name)).size !== files.length) return 'a tokenizer file is listed twice'
   if (layers.length !== config.layers) return `${layers.length} layer blobs for ${config.layers} layers`
-  const layer = layerLayout(config, quant)
   for (let number = 0; number < config.layers; number++) {
     const problem =
       trunkProblem(
         `layer ${number}`,
         layers.filter((entry) => entry.layer === number),
-        layer,
+        layerLayout(config, quant, number),
       ) ??
       shardsProblem(
         number,
         shards.filter((entry) => entry.layer === number),
-        config.experts,
+        isDense(config, number) ? 0 : config.experts,
         expert.bytes,
       )
     if (problem !== undefined) return problem

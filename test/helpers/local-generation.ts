@@ -32,6 +32,11 @@ export async function runLayers({ trunk, experts }: LocalModel, pass: TrunkPass)
   const chosen: PassRouting = { experts: [], weights: [] }
   for (let layer = 0; layer < layers; layer++) {
     const routing = await pass.attend(layer)
+    if (routing === null) {
+      chosen.experts.push(new Int32Array(0))
+      chosen.weights.push(new Float32Array(0))
+      continue
+    }
     chosen.experts.push(routing.experts.slice())
     chosen.weights.push(routing.weights.slice())
     const picks = picksOf(routing, pass.rows, expertCount)

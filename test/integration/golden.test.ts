@@ -193,7 +193,7 @@ describe('bit equality', { timeout: 120_000 }, () => {
     // Real rows: what the router of layer 0 saw for a prompt.
     const first = locals[0]!
     const pass = first.trunk.beginPass([{ cache: first.trunk.createCache(), tokens: [625, 567, 258, 464, 11, 508, 300, 258, 368] }])
-    const routing = await pass.attend(0)
+    const routing = (await pass.attend(0))!
     const x = routing.x.slice()
     const picks = picksOf(routing, rows, expertCount)
     pass.close()

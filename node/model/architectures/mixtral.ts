@@ -1,27 +1,31 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
-import { readCommonConfig, readExpertsPerToken } from './adapter.ts'
+import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSlidingWindow } from './common-config.ts'
+import { readRope } from './rope.ts'
+import { namedLayerWeights, separateExperts } from './tensor-names.ts'
 
 /** Mixtral: no q/k norm; the softmax is taken over the chosen experts only, which equals renormalising. */
 export const mixtral: ArchitectureAdapter = {
   architecture: 'MixtralForCausalLM',
   readConfig: (hf, eosTokenIds) => {
+    const common = readCommonConfig(hf, { normEpsilon: 1e-5 })
+    const attention = readGroupedAttention(hf)
+    const { rope, maxContext } = readRope(hf, { theta: 1_000_000, size: attention.headDim })
     const experts = hf.count('num_local_experts', MODEL_LIMITS.experts)
     return {
-      ...readCommonConfig(hf, { ropeTheta: 1_000_000, normEpsilon: 1e-5 }),
+      ...common,
       architecture: 'MixtralForCausalLM',
-      qkNorm: 'none',
-      clipQkv: null,
+      attention,
+      rope,
+      maxContext,
+      sliding: readSlidingWindow(hf, { layers: common.layers, maxContext }),
       experts,
       expertsPerToken: readExpertsPerToken(hf, experts),
       expertSize: hf.count('intermediate_size', MODEL_LIMITS.expertSize),
-      normTopK: true,
+      router: { scoring: 'softmax', bias: 'none', groups: null, normalise: true, scale: 1 },
       eosTokenIds,
     }
   },
-  router: (layer) => `model.layers.${layer}.block_sparse_moe.gate.weight`,
-  expert: (layer, expert) => {
-    const prefix = `model.layers.${layer}.block_sparse_moe.experts.${expert}`
-    return { gate: `${prefix}.w1.weight`, up: `${prefix}.w3.weight`, down: `${prefix}.w2.weight` }
-  },
+  layerWeight: namedLayerWeights({ router: 'block_sparse_moe.gate.weight' }),
+  expertWeight: separateExperts('block_sparse_moe.experts', { gate: 'w1', up: 'w3', down: 'w2' }),
 }

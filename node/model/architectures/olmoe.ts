@@ -1,27 +1,30 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
-import { readCommonConfig, readExpertsPerToken } from './adapter.ts'
+import { readCommonConfig, readExpertsPerToken, readGroupedAttention } from './common-config.ts'
+import { readRope } from './rope.ts'
+import { namedLayerWeights, separateExperts } from './tensor-names.ts'
 
 /** OLMoE: one q/k norm over the whole projection, optional clamp of q, k and v after it. */
 export const olmoe: ArchitectureAdapter = {
   architecture: 'OlmoeForCausalLM',
   readConfig: (hf, eosTokenIds) => {
+    const clipQkv = hf.raw('clip_qkv') === undefined ? null : hf.positive('clip_qkv')
+    const attention = readGroupedAttention(hf, { qkNorm: 'full', clipQkv })
     const experts = hf.count('num_experts', MODEL_LIMITS.experts, 64)
+    const { rope, maxContext } = readRope(hf, { theta: 10_000, size: attention.headDim })
     return {
-      ...readCommonConfig(hf, { ropeTheta: 10_000, normEpsilon: 1e-5 }),
+      ...readCommonConfig(hf, { normEpsilon: 1e-5 }),
       architecture: 'OlmoeForCausalLM',
-      qkNorm: 'full',
-      clipQkv: hf.raw('clip_qkv') === undefined ? null : hf.positive('clip_qkv'),
+      attention,
+      rope,
+      maxContext,
       experts,
       expertsPerToken: readExpertsPerToken(hf, experts),
       expertSize: hf.count('intermediate_size', MODEL_LIMITS.expertSize),
-      normTopK: hf.flag('norm_topk_prob', false),
+      router: { scoring: 'softmax', bias: 'none', groups: null, normalise: hf.flag('norm_topk_prob', false), scale: 1 },
       eosTokenIds,
     }
   },
-  router: (layer) => `model.layers.${layer}.mlp.gate.weight`,
-  expert: (layer, expert) => {
-    const prefix = `model.layers.${layer}.mlp.experts.${expert}`
-    return { gate: `${prefix}.gate_proj.weight`, up: `${prefix}.up_proj.weight`, down: `${prefix}.down_proj.weight` }
-  },
+  layerWeight: namedLayerWeights(),
+  expertWeight: separateExperts(),
 }

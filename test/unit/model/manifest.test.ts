@@ -35,8 +35,30 @@ const BAD: Record<string, { change: (manifest: Json) => void; message: RegExp }>
   'a name that leaves the folder': { change: (m) => (m['name'] = '../x'), message: /malformed at name/ },
   'a huge vocabulary': { change: (m) => (m['config'].vocabSize = 2 ** 40), message: /malformed at config.vocabSize/ },
   'a size that is no whole number': { change: (m) => (m['config'].hiddenSize = 64.5), message: /malformed at config.hiddenSize/ },
-  'an infinite number': { change: (m) => (m['config'].ropeTheta = Number.POSITIVE_INFINITY), message: /malformed at config.ropeTheta/ },
-  'an odd head': { change: (m) => (m['config'].headDim = 15), message: /malformed at config.headDim/ },
+  'an infinite number': { change: (m) => (m['config'].rope.theta = Number.POSITIVE_INFINITY), message: /malformed at config.rope.theta/ },
+  'an odd head': { change: (m) => (m['config'].attention.headDim = 15), message: /a cached head of 15 numbers/ },
+  'a rotation beyond the head': { change: (m) => (m['config'].rope.dim = 18), message: /18 rotated numbers of a head of 16/ },
+  'an unknown scaling of positions': {
+    change: (m) => (m['config'].rope.scaling = { kind: 'longrope' }),
+    message: /malformed at config.rope.scaling/,
+  },
+  'layers out of order': {
+    change: (m) => (m['config'].sliding = { window: 4, layers: [1, 0] }),
+    message: /layers \[1, 0\] are not ascending numbers of the 2 layers/,
+  },
+  'no layer with experts': { change: (m) => (m['config'].dense = { size: 8, layers: [0, 1] }), message: /no layer has experts/ },
+  'shards of a dense layer': {
+    change: (m) => (m['config'].dense = { size: 8, layers: [1] }),
+    message: /tensors of the layer 1 do not follow/,
+  },
+  'groups that do not divide': {
+    change: (m) => (m['config'].router.groups = { count: 3, chosen: 1, score: 'best' }),
+    message: /1 of 3 groups of 8 experts do not make 3 per token/,
+  },
+  'groups that are too few': {
+    change: (m) => (m['config'].router.groups = { count: 4, chosen: 1, score: 'best' }),
+    message: /1 of 4 groups of 8 experts do not make 3 per token/,
+  },
   'an unknown role': { change: (m) => (m['blobs'][0].role = 'code'), message: /malformed at blobs.0/ },
   'a blob id with a path': { change: (m) => (m['blobs'][0].cid = '../../etc/passwd'), message: /malformed at blobs.0.cid: not a blob id/ },
   'an unknown tokenizer file': {
@@ -49,7 +71,7 @@ const BAD: Record<string, { change: (manifest: Json) => void; message: RegExp }>
     message: /listed twice/,
   },
   'an end token outside the vocabulary': { change: (m) => (m['config'].eosTokenIds = [256]), message: /end token is outside/ },
-  'heads that do not divide': { change: (m) => (m['config'].kvHeads = 3), message: /3 key-value heads do not divide/ },
+  'heads that do not divide': { change: (m) => (m['config'].attention.kvHeads = 3), message: /3 key-value heads do not divide/ },
   'more chosen experts than experts': { change: (m) => (m['config'].expertsPerToken = 9), message: /9 experts per token of only 8/ },
   'a block that is none': { change: (m) => (m['quant'].block = 63), message: /block 63 does not fit q4/ },
   'a block for whole numbers': { change: (m) => (m['quant'] = { kind: 'f32', block: 64 }), message: /block 64 does not fit f32/ },

@@ -122,49 +122,47 @@ test('reads the configuration of each architecture', async (t) => {
   const store = createBlobStore({ dir: await temporaryDir(t) })
   const config = async (name: string) =>
     (await packCheckpoint({ dir: goldenCheckpoint(name), store, quant: 'f32', tokenizer: 'optional' })).manifest.config
+  const attention = { kind: 'grouped', heads: 4, kvHeads: 2, headDim: 16, qkNorm: 'none', clipQkv: null, bias: 'none', sinks: false }
+  const router = { scoring: 'softmax', bias: 'none', groups: null, normalise: true, scale: 1 }
+  const rope = { theta: 1e6, dim: 16, interleaved: false, scaling: { kind: 'default' } }
   const common = {
     hiddenSize: 64,
     layers: 2,
-    heads: 4,
     vocabSize: 256,
     maxContext: 128,
+    normEpsilon: 1e-5,
+    sliding: null,
+    dense: null,
+    shared: null,
     experts: 8,
+    expertsPerToken: 2,
     expertSize: 32,
-    clipQkv: null,
+    expertActivation: { kind: 'swiglu' },
+    expertBias: false,
+    router,
+    scales: { embedding: 1, residual: 1, logits: 1 },
     eosTokenIds: [1],
   }
   assert.deepEqual(await config('random-qwen3moe'), {
     ...common,
     architecture: 'Qwen3MoeForCausalLM',
-    kvHeads: 2,
-    headDim: 24,
-    ropeTheta: 1e6,
     normEpsilon: 1e-6,
-    qkNorm: 'head',
-    expertsPerToken: 2,
-    normTopK: true,
+    attention: { ...attention, headDim: 24, qkNorm: 'head', scale: 1 / Math.sqrt(24) },
+    rope: { ...rope, dim: 24 },
   })
   assert.deepEqual(await config('random-olmoe'), {
     ...common,
     architecture: 'OlmoeForCausalLM',
-    kvHeads: 4,
-    headDim: 16,
-    ropeTheta: 1e4,
-    normEpsilon: 1e-5,
-    qkNorm: 'full',
+    attention: { ...attention, kvHeads: 4, qkNorm: 'full', scale: 0.25 },
+    rope: { ...rope, theta: 1e4 },
     expertsPerToken: 3,
-    normTopK: false,
+    router: { ...router, normalise: false },
   })
   assert.deepEqual(await config('random-mixtral'), {
     ...common,
     architecture: 'MixtralForCausalLM',
-    kvHeads: 2,
-    headDim: 16,
-    ropeTheta: 1e6,
-    normEpsilon: 1e-5,
-    qkNorm: 'none',
-    expertsPerToken: 2,
-    normTopK: true,
+    attention: { ...attention, scale: 0.25 },
+    rope,
   })
 })
 
@@ -209,19 +207,42 @@ const REFUSED: Record<string, { from?: string; fields: Record<string, unknown>; 
     message: /"GptOssForCausalLM"\] is not supported; known: Qwen3MoeForCausalLM, OlmoeForCausalLM, MixtralForCausalLM/,
   },
   'no architecture': { fields: { architectures: undefined }, message: /\(none\) is not supported/ },
-  'scaled rotary embedding': {
-    fields: { rope_scaling: { rope_type: 'yarn', factor: 4 } },
-    message: /rope_scaling .*yarn.* is not supported/,
+  'an unknown rotary embedding': {
+    fields: { rope_scaling: { rope_type: 'longrope', factor: 4 } },
+    message: /rope_scaling .*longrope.* is not supported: known kinds of rotary embedding: default, linear, dynamic, yarn, llama3/,
   },
-  'dense layers': { fields: { mlp_only_layers: [0] }, message: /mlp_only_layers \[0\] is not supported/ },
-  'sparse steps': { fields: { decoder_sparse_step: 2 }, message: /decoder_sparse_step 2 is not supported/ },
-  'attention bias': { fields: { attention_bias: true }, message: /attention_bias true is not supported/ },
-  'a sliding window in use': { fields: { use_sliding_window: true, sliding_window: 64 }, message: /sliding_window 64 is not supported/ },
-  'a sliding window of Mixtral': { from: 'random-mixtral', fields: { sliding_window: 64 }, message: /sliding_window 64 is not supported/ },
+  'a rotary embedding with an option that is not used': {
+    fields: { rope_scaling: { type: 'dynamic', alpha: 1000 } },
+    message: /rope_scaling .* is not supported: rotary embedding of kind dynamic does not use alpha/,
+  },
+  'a rotary embedding without its factor': {
+    fields: { rope_parameters: { rope_type: 'linear' } },
+    message: /rope_parameters\.factor is missing; expected a number above 0/,
+  },
+  'a rotation of part of a head': { fields: { partial_rotary_factor: 0.5 }, message: /partial_rotary_factor 0.5 is not supported/ },
+  'dense layers that are not there': {
+    fields: { mlp_only_layers: [0] },
+    message: /tensor model\.layers\.0\.mlp\.gate_proj\.weight is missing/,
+  },
+  'a malformed list of dense layers': { fields: { mlp_only_layers: 'all' }, message: /mlp_only_layers "all" is not supported/ },
+  'dense layers only': {
+    fields: { mlp_only_layers: [0, 1] },
+    message: /num_hidden_layers 2 is not supported: no layer would have experts/,
+  },
+  'attention biases that are not there': {
+    fields: { attention_bias: true },
+    message: /tensor model\.layers\.0\.self_attn\.q_proj\.bias is missing/,
+  },
+  'an option of another architecture': {
+    from: 'random-olmoe',
+    fields: { sliding_window: 64 },
+    message: /sliding_window 64 is not supported: this architecture has no such option here/,
+  },
+  'a factor of another architecture': { fields: { routed_scaling_factor: 2.5 }, message: /routed_scaling_factor 2.5 is not supported/ },
   'another activation': { fields: { hidden_act: 'gelu' }, message: /hidden_act "gelu" is not supported/ },
   'quantised weights': {
-    fields: { quantization_config: { quant_method: 'fp8' } },
-    message: /quantization_config .* unquantised checkpoint/,
+    fields: { quantization_config: { quant_method: 'gptq' } },
+    message: /quantization_config .*gptq.* only fp8 and mxfp4 are read/,
   },
   'a missing size': { fields: { hidden_size: undefined }, message: /hidden_size is missing; expected a whole number/ },
   'a size beyond all limits': { fields: { vocab_size: 1e12 }, message: /vocab_size is 1000000000000; expected a whole number from 1 to/ },
@@ -239,7 +260,7 @@ const REFUSED: Record<string, { from?: string; fields: Record<string, unknown>; 
   },
   'more layers than there are': {
     fields: { num_hidden_layers: 3 },
-    message: /tensor model\.layers\.2\.mlp\.gate\.weight is missing/,
+    message: /tensor model\.layers\.2\.input_layernorm\.weight is missing/,
   },
 }
 
@@ -253,15 +274,20 @@ for (const [what, { from, fields, message }] of Object.entries(REFUSED)) {
   })
 }
 
-test('a sliding window that is off or as long as the context is no hindrance; nor is the newer form of rope_theta', async (t) => {
+test('reads a sliding window that is on, off, or as long as the context, and the newer form of rope_theta', async (t) => {
   const store = createBlobStore({ dir: await temporaryDir(t) })
-  for (const fields of [{ sliding_window: 64 }, { sliding_window: 128, use_sliding_window: true }]) {
+  const windows = [
+    { fields: { sliding_window: 64 }, sliding: null },
+    { fields: { sliding_window: 128, use_sliding_window: true }, sliding: null },
+    { fields: { sliding_window: 64, use_sliding_window: true }, sliding: { window: 64, layers: [0, 1] } },
+  ]
+  for (const { fields, sliding } of windows) {
     const dir = await changedCheckpoint(t, goldenCheckpoint('random-qwen3moe'), fields)
-    await packCheckpoint({ dir, store, quant: 'q4', tokenizer: 'optional' })
+    assert.deepEqual((await packCheckpoint({ dir, store, quant: 'q4', tokenizer: 'optional' })).manifest.config.sliding, sliding)
   }
   const newer = { rope_theta: undefined, rope_parameters: { rope_type: 'default', rope_theta: 5000 } }
   const dir = await changedCheckpoint(t, goldenCheckpoint('random-olmoe'), newer)
-  assert.equal((await packCheckpoint({ dir, store, quant: 'q4', tokenizer: 'optional' })).manifest.config.ropeTheta, 5000)
+  assert.equal((await packCheckpoint({ dir, store, quant: 'q4', tokenizer: 'optional' })).manifest.config.rope.theta, 5000)
 })
 
 test('refuses a folder without checkpoint, without tokenizer, with truncated weights, with weights that are not finite', async (t) => {

@@ -1,0 +1,75 @@
+import type { HfConfig } from '../hf-config.ts'
+import type { GroupedAttention, ModelConfig } from '../model-config.ts'
+import { HEAD_MULTIPLE, MODEL_LIMITS } from '../model-limits.ts'
+import { checkQuantisation } from './quantised-checkpoint.ts'
+
+/** The fields that are called alike everywhere, and what most architectures do without. Refuses what the engine does not run. */
+export function readCommonConfig(
+  hf: HfConfig,
+  defaults: { readonly normEpsilon: number },
+): Pick<
+  ModelConfig,
+  'hiddenSize' | 'layers' | 'vocabSize' | 'normEpsilon' | 'sliding' | 'dense' | 'shared' | 'expertActivation' | 'expertBias' | 'scales'
+> {
+  if ((hf.raw('hidden_act') ?? 'silu') !== 'silu') throw hf.unsupported('hidden_act', 'only silu is')
+  if (hf.flag('mlp_bias', false)) throw hf.unsupported('mlp_bias', 'dense layers have no biases here')
+  checkQuantisation(hf)
+  return {
+    hiddenSize: hf.count('hidden_size', MODEL_LIMITS.hiddenSize),
+    layers: hf.count('num_hidden_layers', MODEL_LIMITS.layers),
+    vocabSize: hf.count('vocab_size', MODEL_LIMITS.vocabSize),
+    normEpsilon: hf.positive('rms_norm_eps', defaults.normEpsilon),
+    sliding: null,
+    dense: null,
+    shared: null,
+    expertActivation: { kind: 'swiglu' },
+    expertBias: false,
+    scales: { embedding: 1, residual: 1, logits: 1 },
+  }
+}
+
+/** Attention with biases on all four projections where `attention_bias` says so. */
+export function readGroupedAttention(hf: HfConfig, init: Partial<GroupedAttention> = {}): GroupedAttention {
+  const heads = hf.count('num_attention_heads', MODEL_LIMITS.heads)
+  const kvHeads = hf.count('num_key_value_heads', MODEL_LIMITS.heads, heads)
+  if (heads % kvHeads !== 0) throw hf.unsupported('num_key_value_heads', `it does not divide the ${heads} attention heads`)
+  const hiddenSize = hf.count('hidden_size', MODEL_LIMITS.hiddenSize)
+  const headDim = hf.count('head_dim', MODEL_LIMITS.headDim, Math.floor(hiddenSize / heads))
+  if (headDim % HEAD_MULTIPLE !== 0) throw hf.unsupported('head_dim', `a head's size, ${headDim}, must be a multiple of ${HEAD_MULTIPLE}`)
+  return {
+    kind: 'grouped',
+    heads,
+    kvHeads,
+    headDim,
+    qkNorm: 'none',
+    clipQkv: null,
+    bias: hf.flag('attention_bias', false) ? 'qkvo' : 'none',
+    sinks: false,
+    scale: 1 / Math.sqrt(headDim),
+    ...init,
+  }
+}
+
+/** One window for all layers (`sliding_window`, which `use_sliding_window` may turn off); null when it covers the whole context. */
+export function readSlidingWindow(
+  hf: HfConfig,
+  { layers, maxContext }: Pick<ModelConfig, 'layers' | 'maxContext'>,
+): ModelConfig['sliding'] {
+  const isOn = hf.flag('use_sliding_window', true)
+  if (hf.raw('sliding_window') === undefined || !isOn) return null
+  const window = hf.count('sliding_window', MODEL_LIMITS.maxContext)
+  return window >= maxContext ? null : { window, layers: Array.from({ length: layers }, (_, layer) => layer) }
+}
+
+/** Chosen experts per token, at most the number of experts. */
+export function readExpertsPerToken(hf: HfConfig, experts: number): number {
+  return hf.count('num_experts_per_tok', Math.min(experts, MODEL_LIMITS.expertsPerToken))
+}
+
+/** Layers for which `isDenseLayer` holds; null when there are none. Refuses a model without a layer of experts. */
+export function denseLayers(hf: HfConfig, layers: number, isDenseLayer: (layer: number) => boolean): ModelConfig['dense'] {
+  const dense = Array.from({ length: layers }, (_, layer) => layer).filter(isDenseLayer)
+  if (dense.length === 0) return null
+  if (dense.length === layers) throw hf.unsupported('num_hidden_layers', 'no layer would have experts')
+  return { size: hf.count('intermediate_size', MODEL_LIMITS.expertSize), layers: dense }
+}

@@ -1,0 +1,43 @@
+import type { ArchitectureAdapter } from './adapter.ts'
+
+/** Tensors of a layer by our name, below `model.layers.<layer>.`, as most architectures call them. */
+const LAYER_TENSORS: Readonly<Record<string, string>> = Object.freeze({
+  attn_norm: 'input_layernorm.weight',
+  q: 'self_attn.q_proj.weight',
+  k: 'self_attn.k_proj.weight',
+  v: 'self_attn.v_proj.weight',
+  o: 'self_attn.o_proj.weight',
+  q_bias: 'self_attn.q_proj.bias',
+  k_bias: 'self_attn.k_proj.bias',
+  v_bias: 'self_attn.v_proj.bias',
+  o_bias: 'self_attn.o_proj.bias',
+  q_norm: 'self_attn.q_norm.weight',
+  k_norm: 'self_attn.k_norm.weight',
+  ffn_norm: 'post_attention_layernorm.weight',
+  router: 'mlp.gate.weight',
+  dense_gate: 'mlp.gate_proj.weight',
+  dense_up: 'mlp.up_proj.weight',
+  dense_down: 'mlp.down_proj.weight',
+})
+
+/** Looks each weight of a layer up under its usual name, or under the one in `others`. */
+export function namedLayerWeights(others: Readonly<Record<string, string>> = {}): ArchitectureAdapter['layerWeight'] {
+  const names = { ...LAYER_TENSORS, ...others }
+  return ({ tensors, layer }, { name, shape }) => {
+    const tensor = names[name]
+    if (tensor === undefined) throw new TypeError(`no tensor is known for ${name}`)
+    return [tensors.get(`model.layers.${layer}.${tensor}`, shape)]
+  }
+}
+
+/** Experts with three matrices of their own, by default `mlp.experts.<expert>.{gate,up,down}_proj`. */
+export function separateExperts(
+  folder = 'mlp.experts',
+  names: Readonly<Record<string, string>> = { gate: 'gate_proj', up: 'up_proj', down: 'down_proj' },
+): ArchitectureAdapter['expertWeight'] {
+  return ({ tensors, layer, expert }, { name, shape }) => {
+    const tensor = names[name]
+    if (tensor === undefined) throw new TypeError(`no tensor is known for ${name}`)
+    return tensors.get(`model.layers.${layer}.${folder}.${expert}.${tensor}.weight`, shape)
+  }
+}
