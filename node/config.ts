@@ -7,6 +7,9 @@ import { LIMITS } from '../crdt/schema.ts'
 import type { Combine, WireType } from './driver/query.ts'
 import { ConfigError } from './errors.ts'
 import type { LogLevel } from './log.ts'
+import { RELAY_DEFAULTS } from './net/relay-server.ts'
+import type { RelayQuota } from './net/relay-server.ts'
+import type { RelayMode } from './net/relaying.ts'
 import { parseHostChoice } from './router/shard-choice.ts'
 import type { HostChoice } from './router/shard-choice.ts'
 import { environmentName, flagName, SETTINGS } from './settings.ts'
@@ -20,6 +23,8 @@ export interface Config {
   readonly swarm: string
   readonly listen: readonly string[]
   readonly bootstrap: readonly string[]
+  readonly announce: readonly string[]
+  readonly relay: { readonly mode: RelayMode; readonly quota: RelayQuota }
   readonly mdns: boolean
   readonly models: readonly string[]
   readonly host: HostChoice
@@ -33,6 +38,9 @@ export interface Config {
 
 const MAX_THREADS = 256
 const MAX_HALF_LIFE_MINUTES = LIMITS.maxHalfLifeMs / 60_000
+const MEGABYTE = 1024 * 1024
+const MAX_RELAY_RATE_MB = 1_000_000
+const MAX_RELAY_PEERS = 10_000
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 
 /** Where a node keeps its things unless told otherwise. */
@@ -91,6 +99,8 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     swarm,
     listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], pick('listen').from, false),
     bootstrap: addresses(listOf('bootstrap') ?? [], pick('bootstrap').from, true),
+    announce: addresses(listOf('announce') ?? [], pick('announce').from, false),
+    relay: Object.freeze({ mode: choiceOf('relay', ['auto', 'on', 'off'], 'auto'), quota: relayQuota(integerOf) }),
     mdns: switchOf(mdns.value, mdns.from) ?? true,
     models: listOf('model') ?? ['ember'],
     host: parseHostChoice(textOf('host') ?? 'all', pick('host').from),
@@ -100,6 +110,15 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     combine: choiceOf('combine', ['host', 'driver'], 'host'),
     heatHalfLifeMs: (integerOf('heatHalfLife', 1, MAX_HALF_LIFE_MINUTES) ?? 60) * 60_000,
     logLevel: choiceOf('log', ['silent', 'error', 'info', 'debug'], 'info'),
+  })
+}
+
+function relayQuota(integerOf: (key: SettingKey, low: number, high: number) => number | undefined): RelayQuota {
+  const rate = integerOf('relayRate', 1, MAX_RELAY_RATE_MB)
+  return Object.freeze({
+    ...RELAY_DEFAULTS,
+    bytesPerMinute: rate === undefined ? RELAY_DEFAULTS.bytesPerMinute : rate * MEGABYTE,
+    reservations: integerOf('relayPeers', 1, MAX_RELAY_PEERS) ?? RELAY_DEFAULTS.reservations,
   })
 }
 

@@ -23,6 +23,7 @@ import { loadIdentity } from './net/identity.ts'
 import { createMesh, startMesh } from './net/mesh.ts'
 import { openMeshDatastore } from './net/mesh-datastore.ts'
 import { ProviderRecords } from './net/provider-records.ts'
+import { Relaying } from './net/relaying.ts'
 import { CostModel } from './router/cost-model.ts'
 import { openServedModels } from './served-model.ts'
 import { modelInfos, swarmStatus } from './swarm-status.ts'
@@ -88,8 +89,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       swarm: config.swarm,
       version: VERSION,
       listen: config.listen,
+      announce: config.announce,
       bootstrap: config.bootstrap,
       mdns: config.mdns,
+      relayQuota: config.relay.quota,
       datastore,
     })
     undo.push({ name: 'mesh', step: () => mesh.stop() })
@@ -150,7 +153,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const driver = new Driver({ dispatcher, counts }, models, { wire: config.wire, combine: config.combine })
     undo.push({ name: 'driver', step: () => driver.stop() })
 
-    await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), { maxInboundStreams: EXPERT_LIMITS.maxStreamsPerPeer })
+    await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), {
+      maxInboundStreams: EXPERT_LIMITS.maxStreamsPerPeer,
+      runOnLimitedConnection: true,
+    })
     const store = createBlobStore({ dir: config.storeDir })
     const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
     await transfer.start()
@@ -162,6 +168,9 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     greeter.start()
     undo.push({ name: 'greeter', step: () => greeter.stop() })
     await startMesh(mesh, config.listen)
+    const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: config.swarm })
+    await relaying.start()
+    undo.push({ name: 'relaying', step: () => relaying.stop() })
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
     await replication.start()
     undo.push({ name: 'replication', step: () => replication.stop() })
@@ -180,7 +189,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     records.announce(cids, stopping.signal).catch((error: Error) => info('dht.announce.failed', { reason: error.message }))
 
     const metrics = new Registry()
-    const status = (): SwarmStatus => swarmStatus({ config, mesh, models, view: () => ledger.view(), links, costs, holders, startedAt })
+    const status = (): SwarmStatus =>
+      swarmStatus({ config, mesh, models, view: () => ledger.view(), links, costs, holders, relaying, startedAt })
     registerNodeMetrics(metrics, { host, links, driver, status, ledger })
     const api = createApi(
       { queries: driver, models: () => modelInfos({ models, holders }), swarm: status, metrics },

@@ -15,6 +15,20 @@ export const SETTINGS = Object.freeze([
   { key: 'swarm', flag: '--swarm <name>', kind: 'text', help: 'swarm to join (default: public)' },
   { key: 'listen', flag: '--listen <multiaddr...>', kind: 'list', help: 'addresses to listen on (default: /ip4/0.0.0.0/tcp/4115)' },
   { key: 'bootstrap', flag: '--bootstrap <multiaddr...>', kind: 'list', help: 'peers to join the swarm through' },
+  {
+    key: 'announce',
+    flag: '--announce <multiaddr...>',
+    kind: 'list',
+    help: 'public addresses that a router or proxy forwards to this node',
+  },
+  {
+    key: 'relay',
+    flag: '--relay <when>',
+    kind: 'text',
+    help: 'relay for peers behind NATs: auto (when publicly reachable) | on | off (default: auto)',
+  },
+  { key: 'relayRate', flag: '--relay-rate <MB>', kind: 'text', help: 'megabytes a minute that the relay moves at most (default: 256)' },
+  { key: 'relayPeers', flag: '--relay-peers <n>', kind: 'text', help: 'peers that the relay serves at the same time (default: 128)' },
   { key: 'mdns', flag: '--no-mdns', kind: 'switch', help: 'do not look for peers on the local network' },
   { key: 'model', flag: '--model <name...>', kind: 'list', help: 'models to serve (default: ember, the embedded one)' },
   {

@@ -4,6 +4,7 @@ import type { Config } from './config.ts'
 import type { Holders } from './driver/holders.ts'
 import type { ExpertLinks } from './net/expert-links.ts'
 import type { Mesh } from './net/mesh.ts'
+import type { Relaying } from './net/relaying.ts'
 import type { CostModel } from './router/cost-model.ts'
 import { holdingsOf } from './served-model.ts'
 import type { ServedModel } from './served-model.ts'
@@ -17,6 +18,7 @@ export interface SwarmStatusComponents {
   readonly links: ExpertLinks
   readonly costs: CostModel
   readonly holders: Holders
+  readonly relaying: Relaying
   /** When the node started, in `performance.now()` milliseconds. */
   readonly startedAt: number
 }
@@ -33,6 +35,7 @@ export function swarmStatus(components: SwarmStatusComponents): SwarmStatus {
     uptimeSeconds: Math.floor((performance.now() - startedAt) / 1000),
     ready: infos.every((info) => info.coverage.covered === info.coverage.experts),
     models: infos,
+    relay: components.relaying.status(),
     peers: peerStatuses(components),
     holdings: models.map((model) => ({
       model: model.manifest.name,

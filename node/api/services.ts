@@ -39,10 +39,21 @@ export interface SwarmStatus {
   /** True once every expert of every model of this node has a live host. */
   readonly ready: boolean
   readonly models: readonly ModelInfo[]
+  readonly relay: RelayUse
   readonly peers: readonly PeerStatus[]
   /** Experts hosted here, per model. */
   readonly holdings: readonly { readonly model: string; readonly layers: readonly { readonly layer: number; readonly experts: string }[] }[]
   readonly routing: readonly { readonly model: string; readonly tokens: number }[]
+}
+
+/** How a node takes part in relaying. */
+export interface RelayUse {
+  /** Whether strangers on the internet can connect to it. */
+  readonly reach: 'public' | 'private'
+  /** Peers through which it can be reached. */
+  readonly using: readonly string[]
+  /** What it relays for others. */
+  readonly serving: { readonly isOpen: boolean; readonly reservations: number; readonly circuits: number; readonly bytes: number }
 }
 
 export interface PeerStatus {

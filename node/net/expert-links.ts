@@ -5,7 +5,7 @@ import { EXPERT_PROTOCOL, ExpertClient } from '../../protocols/expert/index.ts'
 
 /** The one thing links need of the mesh. */
 export interface Dialer {
-  dialProtocol(peer: PeerId, protocol: string, options: { signal: AbortSignal }): Promise<Stream>
+  dialProtocol(peer: PeerId, protocol: string, options: { signal: AbortSignal; runOnLimitedConnection: true }): Promise<Stream>
 }
 
 const OPEN_TIMEOUT_MS = 15_000
@@ -72,7 +72,7 @@ export class ExpertLinks {
   async #dial(peer: string): Promise<ExpertClient> {
     const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(OPEN_TIMEOUT_MS)])
     try {
-      const stream = await this.#dialer.dialProtocol(peerIdFromString(peer), EXPERT_PROTOCOL, { signal })
+      const stream = await this.#dialer.dialProtocol(peerIdFromString(peer), EXPERT_PROTOCOL, { signal, runOnLimitedConnection: true })
       const client: ExpertClient = new ExpertClient(stream, peer, (error) => {
         this.#closedSent += client.bytesSent
         this.#closedReceived += client.bytesReceived

@@ -1,4 +1,5 @@
 import { noise } from '@chainsafe/libp2p-noise'
+import { autoNATv2 } from '@libp2p/autonat-v2'
 import { bootstrap } from '@libp2p/bootstrap'
 import { gossipsub } from '@libp2p/gossipsub'
 import type { GossipSub } from '@libp2p/gossipsub'
@@ -16,8 +17,23 @@ import { ConfigError } from '../errors.ts'
 import { directTls } from './direct-tls.ts'
 import type { MeshDatastore } from './mesh-datastore.ts'
 import { quietYamux } from './quiet-yamux.ts'
+import { reachability } from './reachability.ts'
+import type { Reachability } from './reachability.ts'
+import { askedRelays, RelayDesk, WANTED_RELAYS } from './relay-desk.ts'
+import { relayServer } from './relay-server.ts'
+import type { RelayQuota, RelayServer } from './relay-server.ts'
 
-export type MeshServices = { identify: Identify; identifyPush: IdentifyPush; ping: Ping; dht: KadDHT; pubsub: GossipSub }
+export type MeshServices = {
+  identify: Identify
+  identifyPush: IdentifyPush
+  ping: Ping
+  dht: KadDHT
+  pubsub: GossipSub
+  autoNAT: unknown
+  reachability: Reachability
+  relay: RelayServer
+  relayDesk: RelayDesk
+}
 export type Mesh = Libp2p<MeshServices>
 
 export interface MeshInit {
@@ -25,8 +41,12 @@ export interface MeshInit {
   readonly swarm: string
   readonly version: string
   readonly listen: readonly string[]
+  /** Public addresses at which a router or proxy, as its operator says, passes connections on to this node. */
+  readonly announce?: readonly string[]
   readonly bootstrap: readonly string[]
   readonly mdns: boolean
+  /** What this node's relay gives, while it is open. Default: {@link RELAY_DEFAULTS}. */
+  readonly relayQuota?: RelayQuota
   /** Of the peer store and the DHT's records; open, and to be closed after the mesh has stopped. */
   readonly datastore: MeshDatastore
 }
@@ -36,9 +56,16 @@ const STREAM_INACTIVITY_MS = 24 * 3600 * 1000
 /** libp2p's default of 5 a second per remote address cuts off peers that share one (several nodes on a machine, CGNAT). */
 const INBOUND_CONNECTIONS_PER_SECOND = 100
 const MAX_CONNECTIONS = 512
+/** A relay that pauses a stream has this much sent to it at most; libp2p resets a paused stream that has more unread. */
+const MAX_STREAM_WINDOW_BYTES = 4 * 1024 * 1024
+/** libp2p waits a second before it dials the bootstrap peers; by then they could have answered. */
+const BOOTSTRAP_DELAY_MS = 50
 /** A crashed host's provider records go stale: they live this long and are renewed at half-time. */
 const PROVIDER_VALIDITY_MS = 60 * 60 * 1000
 const REPROVIDE_INTERVAL_MS = 10 * 60 * 1000
+
+/** Each stands for one reservation that may be held; without any held it is no address. */
+const RELAY_LISTENERS: readonly string[] = Array.from({ length: WANTED_RELAYS }, () => '/p2p-circuit')
 
 /** The libp2p node of one swarm: TCP, TLS preferred over noise (1.2-1.6x less CPU), yamux, a DHT of the swarm's own, gossipsub. Not started. */
 export async function createMesh(init: MeshInit): Promise<Mesh> {
@@ -47,15 +74,17 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     privateKey: init.privateKey,
     datastore: init.datastore,
     nodeInfo: { name: 'skein', version: init.version, userAgent: `skein/${init.version}` },
-    addresses: { listen: [...init.listen] },
-    transports: [tcp()],
+    addresses: { listen: [...init.listen, ...RELAY_LISTENERS], appendAnnounce: [...(init.announce ?? [])] },
+    transports: [tcp(), askedRelays()],
     connectionEncrypters: [directTls(), noise()],
-    streamMuxers: [quietYamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS } })],
+    streamMuxers: [
+      quietYamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS, maxStreamWindowSize: MAX_STREAM_WINDOW_BYTES } }),
+    ],
     connectionManager: { inboundConnectionThreshold: INBOUND_CONNECTIONS_PER_SECOND, maxConnections: MAX_CONNECTIONS },
     // It aborts connections whose pings are slow, which under a saturated CPU are those that work hardest; calls have deadlines of their own.
     connectionMonitor: { enabled: false },
     peerDiscovery: [
-      ...(init.bootstrap.length > 0 ? [bootstrap({ list: [...init.bootstrap] })] : []),
+      ...(init.bootstrap.length > 0 ? [bootstrap({ list: [...init.bootstrap], timeout: BOOTSTRAP_DELAY_MS })] : []),
       ...(init.mdns ? [mdns({ serviceTag: `_skein-${init.swarm}._udp.local` })] : []),
     ],
     services: {
@@ -71,7 +100,16 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
         initialQuerySelfInterval: 500,
         reprovide: { validity: PROVIDER_VALIDITY_MS, threshold: PROVIDER_VALIDITY_MS / 2, interval: REPROVIDE_INTERVAL_MS },
       }),
-      pubsub: gossipsub({ allowPublishToZeroTopicPeers: true, globalSignaturePolicy: 'StrictSign', emitSelf: false }),
+      autoNAT: autoNATv2(),
+      reachability: reachability(),
+      relay: relayServer(init.relayQuota),
+      relayDesk: (components) => new RelayDesk(components),
+      pubsub: gossipsub({
+        allowPublishToZeroTopicPeers: true,
+        globalSignaturePolicy: 'StrictSign',
+        emitSelf: false,
+        runOnLimitedConnection: true,
+      }),
     },
   })
 }

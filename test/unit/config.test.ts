@@ -6,6 +6,7 @@ import { test } from 'node:test'
 import type { TestContext } from 'node:test'
 import { defaultDataDir, loadConfig } from '../../node/config.ts'
 import { environmentName, flagName, SETTINGS } from '../../node/settings.ts'
+import { RELAY_DEFAULTS } from '../../node/net/relay-server.ts'
 import type { RawSettings, SettingKey } from '../../node/settings.ts'
 import { temporaryDir } from '../helpers/temporary-dir.ts'
 
@@ -32,8 +33,10 @@ test('with nothing said, a node serves the embedded model to its own machine', a
     name: null,
     swarm: 'public',
     listen: ['/ip4/0.0.0.0/tcp/4115'],
+    announce: [],
     bootstrap: [],
     mdns: true,
+    relay: { mode: 'auto', quota: RELAY_DEFAULTS },
     models: ['ember'],
     host: { kind: 'all' },
     threads: availableParallelism(),
@@ -72,6 +75,15 @@ const GOOD: Record<
     file: [`/ip4/1.2.3.4/tcp/3/p2p/${PEER}`],
     read: (config) => config.bootstrap.join(),
   },
+  announce: {
+    flag: ['/ip4/1.2.3.4/tcp/1'],
+    env: '/dns4/example.org/tcp/2',
+    file: ['/ip4/1.2.3.4/tcp/3'],
+    read: (config) => config.announce.join(),
+  },
+  relay: { flag: 'on', env: 'off', file: 'auto', read: (config) => config.relay.mode },
+  relayRate: { flag: '1', env: '2', file: 3, read: (config) => config.relay.quota.bytesPerMinute / 1024 ** 2 },
+  relayPeers: { flag: '1', env: '2', file: 3, read: (config) => config.relay.quota.reservations },
   mdns: { flag: false, env: 'true', file: false, read: (config) => config.mdns },
   model: { flag: ['a', 'b'], env: 'c, d', file: ['e'], read: (config) => config.models.join(', ') },
   host: { flag: 'none', env: '0.5', file: '0:1-2', read: (config) => config.host.kind },
