@@ -54,7 +54,7 @@ export class BlobLinks {
   async #open(peer: string): Promise<Link> {
     const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(OPEN_TIMEOUT_MS)])
     try {
-      const stream = await this.#dialer.dialProtocol(peerIdFromString(peer), BLOB_PROTOCOL, { signal })
+      const stream = await this.#dialer.dialProtocol(peerIdFromString(peer), BLOB_PROTOCOL, { signal, runOnLimitedConnection: true })
       const client: BlobClient = new BlobClient(stream, peer, () => {
         if (link.timer !== null) clearTimeout(link.timer)
         if (this.#links.get(peer) === link) this.#links.delete(peer)

@@ -44,6 +44,7 @@ export class BlobTransfer {
       onViolation: (peer, error) => log('blob.violation', { peer, reason: error.message }),
     })
     await mesh.handle(BLOB_PROTOCOL, (stream, connection) => handler(stream, connection.remotePeer.toString()), {
+      runOnLimitedConnection: true,
       maxInboundStreams: BLOB_LIMITS.maxStreamsPerPeer,
     })
   }
