@@ -7,15 +7,13 @@ import { DEFAULTS, MAX_CLOCK_SKEW_MS, MAX_TICK_MS, RECOVERY_MS } from './default
 import type { Ledger, LedgerComponents, LedgerEvents, LedgerInit, LedgerStats, ReceiveResult } from './ledger-contract.ts'
 import { LedgerStore } from './ledger-store.ts'
 import { OwnRecord } from './own-record.ts'
-import { OwnRouting } from './own-routing.ts'
 import type { RoutedDelta } from './own-routing.ts'
 import { PublishSchedule } from './publish-schedule.ts'
 import { NO_RECORD, authorOf, checkSignature, parseEnvelope, readRecord } from './record.ts'
 import { FAULTY_REASONS, HARMLESS_REASONS, RejectedRecordError, isFaulty } from './rejection.ts'
 import type { RejectionReason } from './rejection.ts'
 import { Replica } from './replica.ts'
-import type { Routing, Topic, TopicValues } from './schema.ts'
-import { encodeTopic } from './topic-codec.ts'
+import type { Topic, TopicValues } from './schema.ts'
 import type { LedgerView } from './view.ts'
 
 /** Throws `TypeError` for a key that is not Ed25519 or a swarm id of impossible length. */
@@ -27,7 +25,6 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   readonly author: string
   readonly swarm: string
   readonly #own: OwnRecord
-  readonly #routing: OwnRouting
   readonly #key: string
   readonly #clock: () => number
   readonly #init: Omit<Required<LedgerInit>, 'storeFile'>
@@ -54,10 +51,14 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     this.#key = keyOf(components.privateKey.publicKey.raw)
     this.author = peerIdFromPrivateKey(components.privateKey).toString()
     this.swarm = init.swarm
-    this.#own = new OwnRecord({ privateKey: components.privateKey, author: this.author, swarm: init.swarm })
+    this.#own = new OwnRecord({
+      privateKey: components.privateKey,
+      author: this.author,
+      swarm: init.swarm,
+      heatHalfLifeMs: init.heatHalfLifeMs ?? DEFAULTS.heatHalfLifeMs,
+    })
     this.#clock = components.clock ?? Date.now
     this.#init = { ...DEFAULTS, ...rest }
-    this.#routing = new OwnRouting(this.#init.heatHalfLifeMs)
     this.#store = new LedgerStore({ file: storeFile ?? null, persistIntervalMs: this.#init.persistIntervalMs })
     this.#schedule = new PublishSchedule(this.#init, () => this.#replica.liveAuthors)
     const reasons = [...HARMLESS_REASONS, ...FAULTY_REASONS].map((reason) => [reason, 0] as const)
@@ -85,15 +86,11 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   }
 
   set<T extends Topic>(topic: T, value: TopicValues[T]): void {
-    if (topic === 'routing') this.#joinRouting(value as Routing)
-    else this.#set(topic, value)
+    this.#stated(this.#own.set(topic, value, this.#clock()))
   }
 
   addRouted(model: string, delta: RoutedDelta): void {
-    const { layers, experts, counts } = delta
-    encodeTopic('routing', new Map([[model, { layers, experts, counts }]]))
-    this.#routing.add(model, delta, this.#clock())
-    this.#set('routing', this.#routing.value(this.#clock()))
+    this.#stated(this.#own.addRouted(model, delta, this.#clock()))
   }
 
   own<T extends Topic>(topic: T): TopicValues[T] | null {
@@ -157,18 +154,11 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     if (this.#store.isDue(now)) await this.flush()
   }
 
-  #set<T extends Topic>(topic: T, value: TopicValues[T]): void {
-    if (!this.#own.set(topic, value) || this.#state !== 'running') return
+  #stated(isNew: boolean): void {
+    if (!isNew || this.#state !== 'running') return
     this.#showOwn()
     this.emit('change', [this.author])
     this.#arm()
-  }
-
-  #joinRouting(routing: Routing): void {
-    // Refused as a whole before any of it counts.
-    encodeTopic('routing', routing)
-    this.#routing.join(routing, this.#clock())
-    this.#set('routing', this.#routing.value(this.#clock()))
   }
 
   /** Infinity before anything was stated. */
@@ -266,10 +256,11 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     return 'applied'
   }
 
-  /** Takes the routing counts from an own record; the other topics say what is now, and are stated anew. */
+  /** Takes from an own record what was learned over time; the other topics say what is now, and are stated anew. */
   #restore(envelope: Envelope): void {
-    const { routing } = readRecord(envelope, this.author, NO_RECORD).topics
-    if (routing !== null && routing.size > 0) this.#joinRouting(routing)
+    const { routing, observed } = readRecord(envelope, this.author, NO_RECORD).topics
+    if (observed !== null && this.own('observed') === null) this.set('observed', observed)
+    if (routing !== null && routing.size > 0) this.set('routing', routing)
   }
 
   async #load(now: number): Promise<void> {

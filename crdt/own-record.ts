@@ -4,15 +4,18 @@ import { LIMITS as WIRE_LIMITS } from '../protocols/ledger/protocol.ts'
 import { LimitExceededError } from '../protocols/wire/errors.ts'
 import { AuthorDocument } from './author-document.ts'
 import { MAX_CLOCK_SKEW_MS } from './defaults.ts'
+import { OwnRouting } from './own-routing.ts'
+import type { RoutedDelta } from './own-routing.ts'
 import { NO_TOPICS, sealEnvelope } from './record.ts'
 import type { TopicRecord } from './record.ts'
-import type { Topic, TopicValues } from './schema.ts'
+import type { Routing, Topic, TopicValues } from './schema.ts'
 import { decodeTopic, encodeTopic } from './topic-codec.ts'
 
 export interface OwnRecordInit {
   readonly privateKey: PrivateKey
   readonly author: string
   readonly swarm: string
+  readonly heatHalfLifeMs: number
 }
 
 /** Of an envelope, what is not topics: header, signature and Yjs' own bytes. */
@@ -23,6 +26,7 @@ export class OwnRecord {
   readonly #init: OwnRecordInit
   readonly #topics = new Map<Topic, { readonly value: TopicValues[Topic]; readonly bytes: Uint8Array }>()
   readonly #unpublished = new Set<Topic>()
+  readonly #routing: OwnRouting
   #document: AuthorDocument
   #epoch = 0
   #seq = 0
@@ -33,6 +37,7 @@ export class OwnRecord {
   constructor(init: OwnRecordInit) {
     this.#init = init
     this.#document = new AuthorDocument(init.author, 0)
+    this.#routing = new OwnRouting(init.heatHalfLifeMs)
   }
 
   get epoch(): number {
@@ -53,8 +58,24 @@ export class OwnRecord {
     return this.#unpublished
   }
 
-  /** Whether the topic changed. Throws `InvalidMessageError` or `LimitExceededError` for what peers would refuse. */
-  set<T extends Topic>(topic: T, value: TopicValues[T]): boolean {
+  /** Whether the topic changed; routing is joined with what it was. Throws `InvalidMessageError` or `LimitExceededError` for what peers would refuse. */
+  set<T extends Topic>(topic: T, value: TopicValues[T], nowMs: number): boolean {
+    if (topic !== 'routing') return this.#put(topic, value)
+    // Refused as a whole before any of it counts.
+    encodeTopic(topic, value)
+    this.#routing.join(value as Routing, nowMs)
+    return this.#put('routing', this.#routing.value(nowMs))
+  }
+
+  /** Whether it changed what is stated. Throws as {@link set}. */
+  addRouted(model: string, delta: RoutedDelta, nowMs: number): boolean {
+    const { layers, experts, counts } = delta
+    encodeTopic('routing', new Map([[model, { layers, experts, counts }]]))
+    this.#routing.add(model, delta, nowMs)
+    return this.#put('routing', this.#routing.value(nowMs))
+  }
+
+  #put<T extends Topic>(topic: T, value: TopicValues[T]): boolean {
     const bytes = encodeTopic(topic, value)
     const before = this.#topics.get(topic)
     if (before !== undefined && Buffer.compare(before.bytes, bytes) === 0) return false

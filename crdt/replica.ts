@@ -144,5 +144,6 @@ function weigh(record: ReadRecord, envelopeBytes: number): number {
   let bytes = 2 * envelopeBytes + 1024
   for (const layers of record.topics.holdings?.values() ?? []) bytes += layers.length * 128
   for (const { counts, heat } of record.topics.routing?.values() ?? []) bytes += counts.length * 9 + (heat?.pairs.codes.length ?? 0) * 9
+  bytes += (record.topics.observed?.size ?? 0) * 512
   return bytes
 }

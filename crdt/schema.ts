@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Sketch } from './latency-sketch.ts'
 
 /** The only root type of an author's document: a Y.Map from topic to packed bytes. */
 export const ROOT = 'skein'
@@ -62,18 +63,41 @@ export interface Service {
   /** Queue and compute time of a served call, as the host measured it. */
   readonly p50Us: number
   readonly p95Us: number
+  /** The same times as a sketch, the last few thousand of them; earlier versions don't state it. */
+  readonly latency?: Sketch
 }
+
+/** What this author measured of one other peer; counts fade with a half-life of its choice, so that they speak of the last days. */
+export interface Observation {
+  /** Round trip beyond the peer's own queue and compute. */
+  readonly rttUs: number
+  /** Calls answered. */
+  readonly calls: number
+  /** Calls that failed, or were not answered in time. */
+  readonly failures: number
+  /** Calls refused for experts that the peer states to hold. */
+  readonly notHeld: number
+  /** Answers repeated elsewhere, that agreed and that did not. */
+  readonly auditsPassed: number
+  readonly auditsFailed: number
+  /** Of answered calls, from sending to receiving. */
+  readonly latency: Sketch
+}
+
+/** Peer id → what was measured of it. */
+export type Observed = ReadonlyMap<string, Observation>
 
 export interface TopicValues {
   readonly profile: Profile
   readonly holdings: Holdings
   readonly routing: Routing
   readonly service: Service
+  readonly observed: Observed
 }
 
 export type Topic = keyof TopicValues
 
-export const TOPICS: readonly Topic[] = Object.freeze(['profile', 'holdings', 'routing', 'service'] as const)
+export const TOPICS: readonly Topic[] = Object.freeze(['profile', 'holdings', 'routing', 'service', 'observed'] as const)
 
 /** Bounds of one author's document; README.md gives the reasons. */
 export const LIMITS = Object.freeze({
@@ -97,6 +121,10 @@ export const LIMITS = Object.freeze({
   minHalfLifeMs: 1_000,
   /** A month. */
   maxHalfLifeMs: 30 * 24 * 3_600_000,
+  /** Peers in one author's observations. */
+  maxObserved: 64,
+  /** A minute: no call waits longer. */
+  maxRttUs: 60_000_000,
   /** Packed bytes of one topic: the counts of 48 × 128 experts at 5 bytes each, and a third more. */
   maxTopicBytes: 40 * 1024,
   /** A packed topic, inflated: for each of maxRoutingCells a varint of 8 bytes and a code, and names. */

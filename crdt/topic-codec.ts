@@ -5,6 +5,7 @@ import { LIMITS } from './schema.ts'
 import type { Topic, TopicValues } from './schema.ts'
 import type { TopicCodec } from './topics/codec.ts'
 import { holdings } from './topics/holdings.ts'
+import { observed } from './topics/observed.ts'
 import { profile } from './topics/profile.ts'
 import { routing } from './topics/routing.ts'
 import { service } from './topics/service.ts'
@@ -17,7 +18,7 @@ const Coding = Object.freeze({ plain: 0, deflated: 1 } as const)
 /** Below this many bytes deflate rarely gains more than its own overhead. */
 const MIN_DEFLATE_BYTES = 64
 
-const CODECS: { readonly [T in Topic]: TopicCodec<TopicValues[T]> } = { profile, holdings, routing, service }
+const CODECS: { readonly [T in Topic]: TopicCodec<TopicValues[T]> } = { profile, holdings, routing, service, observed }
 
 /**
  * Packs a topic: `[u8 version][u8 coding][fields]`. The same value gives the same fields.

@@ -1,8 +1,9 @@
+import { LatencySketch } from '../crdt/index.ts'
 import type { Ledger } from '../crdt/index.ts'
 import type { Config } from './config.ts'
+import type { Experience } from './driver/experience.ts'
 import type { RoutingCounts } from './driver/routing-counts.ts'
 import type { ExpertHost } from './host/expert-host.ts'
-import { ServiceTimes } from './host/service-times.ts'
 import { repeat } from './repeat.ts'
 import { holdingsOf } from './served-model.ts'
 import type { ServedModel } from './served-model.ts'
@@ -10,11 +11,14 @@ import { VERSION } from './version.ts'
 
 /** How often changed statistics are written into the node's own record. */
 const PUBLISH_INTERVAL_MS = 5_000
+/** Latest calls that the stated service times speak of. */
+const SERVICE_WINDOW = 4096
 
 export interface LedgerPublisherComponents {
   readonly ledger: Ledger
   readonly host: ExpertHost
   readonly counts: RoutingCounts
+  readonly experience: Experience
   readonly models: readonly ServedModel[]
   readonly config: Config
   readonly log: (event: string, fields: Record<string, unknown>) => void
@@ -23,7 +27,7 @@ export interface LedgerPublisherComponents {
 /** Writes what this node knows of itself into its own ledger record: profile and holdings at once, statistics as they change. */
 export class LedgerPublisher {
   readonly #components: LedgerPublisherComponents
-  readonly #times = new ServiceTimes()
+  readonly #times = new LatencySketch(SERVICE_WINDOW)
   #stopping = new AbortController()
   #publishedCalls = 0
 
@@ -32,8 +36,9 @@ export class LedgerPublisher {
   }
 
   start(): void {
-    const { ledger, host, models, config, log } = this.#components
+    const { ledger, host, experience, models, config, log } = this.#components
     this.#stopping = new AbortController()
+    experience.restore(ledger.own('observed') ?? new Map())
     host.onServed = (queueUs, computeUs) => this.#times.add(queueUs + computeUs)
     ledger.set('profile', { name: config.name ?? '', version: VERSION, relayed: false })
     ledger.set('holdings', new Map(models.filter((model) => model.shards.length > 0).map((model) => [model.id, holdingsOf(model)])))
@@ -53,13 +58,15 @@ export class LedgerPublisher {
 
   /** Writes the statistics that changed since the last time. */
   publish(): void {
-    const { ledger, host, counts } = this.#components
+    const { ledger, host, counts, experience } = this.#components
     const { served, busy, failed } = host.counts
-    const quantiles = this.#times.quantiles()
-    if (quantiles !== null && served + busy + failed !== this.#publishedCalls) {
+    const [p50Us, p95Us] = [this.#times.quantile(0.5), this.#times.quantile(0.95)]
+    if (p50Us !== null && p95Us !== null && served + busy + failed !== this.#publishedCalls) {
       this.#publishedCalls = served + busy + failed
-      ledger.set('service', { served, busy, failed, ...quantiles })
+      ledger.set('service', { served, busy, failed, p50Us, p95Us, latency: this.#times.value() })
     }
+    const observed = experience.value()
+    if (observed.size > 0) ledger.set('observed', observed)
     for (const [model, rows] of counts.take()) ledger.addRouted(model, rows)
   }
 }

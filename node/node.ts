@@ -8,6 +8,7 @@ import { createApi } from './api/api.ts'
 import type { Config } from './config.ts'
 import { Dispatcher } from './driver/dispatcher.ts'
 import { Driver } from './driver/driver.ts'
+import { Experience } from './driver/experience.ts'
 import { Holders } from './driver/holders.ts'
 import { LinkKeeper } from './driver/link-keeper.ts'
 import { RoutingCounts } from './driver/routing-counts.ts'
@@ -112,7 +113,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       { privateKey },
       { swarm: config.swarm, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
     )
-    const costs = new CostModel()
+    const experience = new Experience({ self })
+    const costs = new CostModel(undefined, experience)
     const links = new ExpertLinks({
       dialer: mesh,
       onChange: (peer, open, reason) => info(open ? 'link.opened' : 'link.closed', open ? { peer } : { peer, reason }),
@@ -175,7 +177,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     await replication.start()
     undo.push({ name: 'replication', step: () => replication.stop() })
     undo.push({ name: 'goodbye', step: () => ledger.goodbye().then(() => {}) })
-    const publisher = new LedgerPublisher({ ledger, host, counts, models, config, log: info })
+    const publisher = new LedgerPublisher({ ledger, host, counts, experience, models, config, log: info })
     publisher.start()
     undo.push({ name: 'publisher', step: () => publisher.stop() })
     keeper.start()

@@ -219,7 +219,7 @@ export class Dispatcher {
         // Only what was asked for: a host can't speak of more. One that names nothing lacks the whole model.
         const asked = group.runs.map((run) => run.expert)
         const named = asked.filter((expert) => error.experts.includes(expert))
-        holders.deny(peer, context.model, work.layer, named.length > 0 ? named : asked)
+        if (holders.deny(peer, context.model, work.layer, named.length > 0 ? named : asked)) costs.contradicted(peer)
       } else costs.failed(peer)
       throw error
     }

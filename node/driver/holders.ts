@@ -18,18 +18,43 @@ export interface HoldersComponents {
   readonly isLinked: (peer: string) => boolean
 }
 
-/** How long a peer that said `not-held` is believed over its own ledger record; a newer record ends it at once. */
+/**
+ * How long a peer that said `not-held` is believed over its own statement in the ledger. A changed statement ends the first denial at
+ * once; one that is denied again was no late news, and counts for twice as long each time.
+ */
 const DENIAL_MS = 60_000
-/** Denials remembered over all peers. */
-const MAX_DENIALS = 4096
+const MAX_DENIAL_MS = 3_600_000
+/** A statement that is denied is late news for so long after its first denial; after that it is false. */
+const LATE_NEWS_MS = 10_000
+/** Peers whose denials are remembered, and denials of one peer; the oldest are forgotten first. */
+const MAX_DENYING_PEERS = 128
+const MAX_DENIALS = 512
 /** Peers of which provider records are remembered. */
 const MAX_HINTED_PEERS = 256
+
+/** What a peer stated to hold of a model; the view keeps the object until the statement changes, however often it is renewed. */
+type Statement = readonly Uint8Array[] | undefined
+
+interface Denial {
+  readonly times: number
+  readonly untilMs: number
+  /** What the peer stated when it denied it. */
+  readonly statement: Statement
+}
+
+/** The denials of one peer. */
+interface Denials {
+  /** `model/layer/expert` → the last one. */
+  readonly experts: Map<string, Denial>
+  /** The statement denied last, and since when. */
+  statement: Statement
+  sinceMs: number
+}
 
 /** Who serves which experts of a model, as far as this node can call them. */
 export class Holders {
   readonly #components: HoldersComponents
-  /** `peer/model/layer/expert` → when it was denied. */
-  readonly #denials = new Map<string, number>()
+  readonly #denials = new Map<string, Denials>()
   /** Peer → `model/layer/expert` found in the DHT before the ledger told. */
   readonly #extra = new Map<string, Set<string>>()
 
@@ -47,11 +72,12 @@ export class Holders {
       const bitmaps = author.holdings?.get(model)
       const extra = this.#extra.get(peer)
       if (bitmaps === undefined && extra === undefined) continue
+      const denials = this.#denials.get(peer)
       remote.push({
         peer,
         local: false,
         holds: (layer, expert) => {
-          if (this.#denials.size > 0 && this.#isDenied(peer, model, layer, expert, author.updatedAt)) return false
+          if (denials !== undefined && isDenied(denials.experts.get(`${model}/${layer}/${expert}`), bitmaps)) return false
           const bitmap = bitmaps?.[layer]
           if (bitmap !== undefined && ((bitmap[expert >> 3] ?? 0) & (1 << (expert & 7))) !== 0) return true
           return extra?.has(`${model}/${layer}/${expert}`) ?? false
@@ -73,14 +99,29 @@ export class Holders {
     return [...view().authors].filter(([peer, author]) => peer !== self && author.holdings?.has(model) === true).map(([peer]) => peer)
   }
 
-  /** The peer said that it does not serve these experts. */
-  deny(peer: string, model: string, layer: number, experts: readonly number[]): void {
+  /**
+   * The peer said that it does not serve these experts. True when its statement is false and not merely late: it has been denied for a
+   * while and was not corrected, or corrected in words only.
+   */
+  deny(peer: string, model: string, layer: number, experts: readonly number[]): boolean {
+    const now = Date.now()
+    const statement = this.#components.view().authors.get(peer)?.holdings?.get(model)
+    const denials = this.#denialsOf(peer)
+    if (denials.statement !== statement || denials.experts.size === 0) Object.assign(denials, { statement, sinceMs: now })
+    let isFalse = now - denials.sinceMs >= LATE_NEWS_MS
     for (const expert of experts) {
-      if (this.#denials.size >= MAX_DENIALS) this.#denials.delete(this.#denials.keys().next().value!)
-      this.#denials.set(`${peer}/${model}/${layer}/${expert}`, Date.now())
-      this.#extra.get(peer)?.delete(`${model}/${layer}/${expert}`)
+      const key = `${model}/${layer}/${expert}`
+      const before = denials.experts.get(key)
+      // Several calls may be under way when the first one is denied.
+      const times = before === undefined ? 1 : now < before.untilMs && before.statement === statement ? before.times : before.times + 1
+      if (times > 1) isFalse = true
+      denials.experts.delete(key)
+      if (denials.experts.size >= MAX_DENIALS) denials.experts.delete(denials.experts.keys().next().value!)
+      denials.experts.set(key, { times, untilMs: now + Math.min(MAX_DENIAL_MS, DENIAL_MS * 2 ** (times - 1)), statement })
+      this.#extra.get(peer)?.delete(key)
     }
     if (this.#extra.get(peer)?.size === 0) this.#extra.delete(peer)
+    return isFalse && statement !== undefined
   }
 
   /** A provider record names the peer for these experts, though the ledger does not (yet). */
@@ -93,12 +134,17 @@ export class Holders {
     for (const expert of experts) extra.add(`${model}/${layer}/${expert}`)
   }
 
-  #isDenied(peer: string, model: string, layer: number, expert: number, updatedAt: number): boolean {
-    const key = `${peer}/${model}/${layer}/${expert}`
-    const at = this.#denials.get(key)
-    if (at === undefined) return false
-    if (at >= updatedAt && Date.now() - at < DENIAL_MS) return true
-    this.#denials.delete(key)
-    return false
+  #denialsOf(peer: string): Denials {
+    const denials = this.#denials.get(peer) ?? { experts: new Map<string, Denial>(), statement: undefined, sinceMs: 0 }
+    this.#denials.delete(peer)
+    if (this.#denials.size >= MAX_DENYING_PEERS) this.#denials.delete(this.#denials.keys().next().value!)
+    this.#denials.set(peer, denials)
+    return denials
   }
+}
+
+/** A denial that is over is still remembered, so that the next one counts for longer. */
+function isDenied(denial: Denial | undefined, statement: Statement): boolean {
+  if (denial === undefined || Date.now() >= denial.untilMs) return false
+  return denial.times > 1 || denial.statement === statement
 }

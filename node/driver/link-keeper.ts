@@ -1,5 +1,6 @@
 import type { ExpertCall } from '../../protocols/expert/index.ts'
 import { EXPERT_LIMITS, Priority } from '../../protocols/expert/index.ts'
+import { PeerRefusedError } from '../../protocols/wire/errors.ts'
 import type { ShardEntry } from '../model/manifest.ts'
 import type { ExpertLinks } from '../net/expert-links.ts'
 import type { ProviderRecords } from '../net/provider-records.ts'
@@ -142,7 +143,9 @@ export class LinkKeeper {
         costs.succeeded(peer, { latencyUs: (performance.now() - startedAt) * 1000, queueUs, computeUs, picks: 1 })
       }
     } catch (error) {
-      costs.failed(peer)
+      if (error instanceof PeerRefusedError && error.status === 'notHeld') {
+        if (holders.deny(peer, model.id, call.layer, [call.pickExpert[0]!])) costs.contradicted(peer)
+      } else costs.failed(peer)
       log('probe.failed', { peer, reason: (error as Error).message })
     } finally {
       this.#probing.delete(peer)

@@ -17,6 +17,10 @@ const RECENT_CALLS = 9
 /** First backoff of a host that failed, doubled with each failure in a row. */
 const BACKOFF_MS = 15_000
 const MAX_BACKOFF_MS = 15 * 60_000
+/** False statements in a row that have no consequence beyond the experts they were about. */
+const FORGIVEN_CONTRADICTIONS = 2
+/** So much of a false statement is made good by one answered call: who serves one expert must not get away with claiming a hundred. */
+const REDEMPTION = 0.05
 /** Refused as busy says nothing bad of a host: it is left alone as long as it asks, within this. */
 const MAX_BUSY_MS = 5_000
 /** Half-life of a measurement's worth. A host that costs ten times the best is tried again after about seven seconds, at the price of one slow call. */
@@ -42,10 +46,18 @@ interface HostRecord {
   readonly queueUs: RecentMedian
   readonly perPickUs: RecentMedian
   failures: number
+  contradictions: number
   backoffUntil: number
   measuredAt: number
   succeeded: number
   failed: number
+}
+
+/** Hears of every call, for what outlives the last few of them. */
+export interface CallWitness {
+  answered(peer: string, latencyUs: number, rttUs: number): void
+  failed(peer: string): void
+  notHeld(peer: string): void
 }
 
 /** What is known of a host before it was ever called, in microseconds. */
@@ -58,17 +70,22 @@ export interface CostPrior {
 export class CostModel {
   readonly #hosts = new Map<string, HostRecord>()
   readonly #now: () => number
+  readonly #witness: CallWitness | null
 
-  constructor(now: () => number = () => performance.now()) {
+  constructor(now: () => number = () => performance.now(), witness: CallWitness | null = null) {
     this.#now = now
+    this.#witness = witness
   }
 
   succeeded(peer: string, sample: CallSample): void {
     const host = this.#record(peer)
-    host.overheadUs.add(Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs))
+    const overheadUs = Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs)
+    this.#witness?.answered(peer, sample.latencyUs, overheadUs)
+    host.overheadUs.add(overheadUs)
     host.queueUs.add(sample.queueUs)
     host.perPickUs.add(sample.computeUs / Math.max(1, sample.picks))
     host.failures = 0
+    host.contradictions = Math.max(0, host.contradictions - REDEMPTION)
     host.backoffUntil = 0
     host.measuredAt = this.#now()
     host.succeeded++
@@ -77,9 +94,19 @@ export class CostModel {
   /** The host failed or was silent: it is backed off, not forgotten. */
   failed(peer: string): void {
     const host = this.#record(peer)
+    this.#witness?.failed(peer)
     host.failed++
     host.backoffUntil = this.#now() + Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** host.failures)
     host.failures++
+  }
+
+  /** The host states to hold what it does not: backed off like one that fails, from the third time in a row on. */
+  contradicted(peer: string): void {
+    const host = this.#record(peer)
+    this.#witness?.notHeld(peer)
+    host.contradictions++
+    const excess = host.contradictions - FORGIVEN_CONTRADICTIONS
+    if (excess > 0) host.backoffUntil = this.#now() + Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** (excess - 1))
   }
 
   busy(peer: string, retryAfterMs: number): void {
@@ -139,6 +166,7 @@ export class CostModel {
         queueUs: new RecentMedian(RECENT_CALLS),
         perPickUs: new RecentMedian(RECENT_CALLS),
         failures: 0,
+        contradictions: 0,
         backoffUntil: 0,
         measuredAt: 0,
         succeeded: 0,

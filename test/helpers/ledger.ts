@@ -88,11 +88,13 @@ export function updateOf(author: string, topic: string, value: unknown, options:
 
 /** Everything that two views can differ in, but for times of arrival. */
 export function snapshotOf(view: LedgerView): unknown {
-  return [...view.authors].map(([peer, { profile, holdings, routing, service }]) => ({
+  return [...view.authors].map(([peer, { profile, holdings, routing, service, observed }]) => ({
     peer,
     profile,
     holdings: holdings && [...holdings].map(([model, layers]) => [model, layers.map((bitmap) => Buffer.from(bitmap).toString('hex'))]),
-    routing: routing && [...routing].map(([model, { layers, experts, counts }]) => [model, layers, experts, Array.from(counts)]),
+    routing:
+      routing && [...routing].map(([model, { layers, experts, counts, heat }]) => [model, layers, experts, Array.from(counts), heat]),
     service,
+    observed: observed && [...observed],
   }))
 }

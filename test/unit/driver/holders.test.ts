@@ -13,11 +13,13 @@ function setUp(t: TestContext, init: { own?: readonly number[]; peers?: Readonly
   t.mock.timers.enable({ apis: ['Date'], now: NOW })
   const authors = new Map<string, AuthorView>()
   const linked = new Set<string>()
+  /** What a peer states, which renewing does not change. */
   const announce = (peer: string, experts: readonly number[], model = 'm'): void => {
-    const record = { profile: null, routing: null, service: null, holdings: new Map([[model, [bitmapOf(experts)]]]) }
+    const record = { profile: null, routing: null, service: null, observed: null, holdings: new Map([[model, [bitmapOf(experts)]]]) }
     authors.set(peer, { ...record, updatedAt: Date.now(), expiresAt: Date.now() + 30_000 })
     linked.add(peer)
   }
+  const renew = (peer: string): void => void authors.set(peer, { ...authors.get(peer)!, updatedAt: Date.now() })
   for (const [peer, experts] of Object.entries(init.peers ?? {})) announce(peer, experts)
   const holders = new Holders({
     self: 'self',
@@ -30,6 +32,7 @@ function setUp(t: TestContext, init: { own?: readonly number[]; peers?: Readonly
     authors,
     linked,
     announce,
+    renew,
     /** Peers that hold the expert, in the order of the candidates. */
     who: (expert: number, layer = 0, model = 'm') =>
       holders
@@ -79,13 +82,45 @@ test('a peer that denies an expert is not asked for it again for a minute, but f
   assert.deepEqual(who(1), ['ada'])
 })
 
-test('a newer record of the peer ends its denial at once', (t) => {
-  const { who, holders, announce } = setUp(t, { peers: { ada: [1] } })
-  holders.deny('ada', 'm', 0, [1])
+test('a heartbeat does not end a denial; a changed statement ends the first one at once', (t) => {
+  const { who, holders, announce, renew } = setUp(t, { peers: { ada: [1] } })
+  assert.equal(holders.deny('ada', 'm', 0, [1]), false, 'perhaps it was dropped a moment ago')
+  t.mock.timers.tick(10_000)
+  renew('ada')
   assert.deepEqual(who(1), [])
-  t.mock.timers.tick(1)
-  announce('ada', [1])
+  announce('ada', [1, 2])
   assert.deepEqual(who(1), ['ada'])
+})
+
+test('whoever denies the same expert again is believed the less the more often', (t) => {
+  const { who, holders, announce } = setUp(t, { peers: { ada: [1] } })
+  for (const minutes of [1, 2, 4, 8, 16, 32, 60, 60]) {
+    assert.deepEqual(who(1), ['ada'])
+    assert.equal(holders.deny('ada', 'm', 0, [1]), minutes > 1)
+    if (minutes > 1) announce('ada', [1, 2])
+    t.mock.timers.tick(minutes * 60_000 - 1)
+    assert.deepEqual(who(1), [])
+    t.mock.timers.tick(1)
+  }
+})
+
+test('a statement that is denied for ten seconds is false; one that is corrected is not, nor a record of the DHT', (t) => {
+  const { holders, announce, linked } = setUp(t, { peers: { ada: [1, 2, 3, 4], bob: [1, 2] } })
+  assert.equal(holders.deny('ada', 'm', 0, [1]), false)
+  t.mock.timers.tick(9_999)
+  assert.equal(holders.deny('ada', 'm', 0, [2]), false)
+  t.mock.timers.tick(1)
+  assert.equal(holders.deny('ada', 'm', 0, [3]), true)
+  assert.equal(holders.deny('bob', 'm', 0, [1]), false)
+  t.mock.timers.tick(20_000)
+  announce('bob', [2, 3])
+  assert.equal(holders.deny('bob', 'm', 0, [2]), false)
+  linked.add('zoe')
+  for (let i = 0; i < 3; i++) {
+    holders.hint('zoe', 'm', 0, [1])
+    assert.equal(holders.deny('zoe', 'm', 0, [1]), false)
+    t.mock.timers.tick(20_000)
+  }
 })
 
 test('a peer found in the DHT holds what its record says, before the ledger knows the peer or its shard', (t) => {
@@ -123,8 +158,10 @@ test('however many peers come and go, only so many hints and denials are remembe
   assert.equal(who(1).length, 256)
   assert.ok(!who(1).includes('peer 0'))
 
-  const experts = Array.from({ length: 4097 }, (_, i) => i)
+  const experts = Array.from({ length: 513 }, (_, i) => i)
   announce('ada', experts)
   holders.deny('ada', 'm', 0, experts)
-  assert.deepEqual([who(0), who(4096)], [['ada'], []])
+  assert.deepEqual([who(0), who(512)], [['ada'], []])
+  for (let i = 0; i < 128; i++) holders.deny(`other ${i}`, 'm', 0, [1])
+  assert.deepEqual(who(512), ['ada'])
 })
