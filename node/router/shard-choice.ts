@@ -40,9 +40,10 @@ export function parseHostChoice(text: string, from = '--host'): HostChoice {
 }
 
 /**
- * The shards that a choice means. A fraction takes the shards that rank first for this peer (rendezvous hashing), so that peers who ask
- * for the same share hold different shards; a listed range takes every shard that it touches. Throws `ConfigError` for a range that the
- * model does not have.
+ * The shards that a choice means. A fraction takes whole layers, because a token that finds all its experts of a layer on one host costs
+ * one call: those that rank first for this peer (rendezvous hashing), so that peers who ask for the same share hold different ones, and
+ * of the last one as many shards as the share leaves. A listed range takes every shard that it touches. Throws `ConfigError` for a range
+ * that the model does not have.
  */
 export function chooseShards<T extends ShardRange>(choice: HostChoice, shards: readonly T[], peer: string): T[] {
   switch (choice.kind) {
@@ -51,9 +52,10 @@ export function chooseShards<T extends ShardRange>(choice: HostChoice, shards: r
     case 'none':
       return []
     case 'fraction': {
-      const rank = (shard: T): string => createHash('sha256').update(`${peer}/${shard.cid}`).digest('hex')
-      const ranked = shards.map((shard) => ({ shard, rank: rank(shard) })).sort((a, b) => (a.rank < b.rank ? -1 : 1))
-      const wanted = new Set(ranked.slice(0, Math.max(1, Math.round(choice.share * shards.length))).map((entry) => entry.shard.cid))
+      const ranked = [...Map.groupBy(shards, (shard) => shard.layer).values()]
+        .sort(byRank(peer, (layer) => layer[0]!))
+        .flatMap((layer) => layer.sort(byRank(peer, (shard) => shard)))
+      const wanted = new Set(ranked.slice(0, Math.max(1, Math.round(choice.share * shards.length))).map((shard) => shard.cid))
       return shards.filter((shard) => wanted.has(shard.cid))
     }
     case 'list': {
@@ -74,4 +76,13 @@ export function chooseShards<T extends ShardRange>(choice: HostChoice, shards: r
       return shards.filter((shard) => chosen.has(shard))
     }
   }
+}
+
+/** Orders by the hash of the peer's name and the shard's. */
+function byRank<T>(peer: string, shardOf: (entry: T) => ShardRange): (a: T, b: T) => number {
+  const rank = (entry: T): string =>
+    createHash('sha256')
+      .update(`${peer}/${shardOf(entry).cid}`)
+      .digest('hex')
+  return (a, b) => (rank(a) < rank(b) ? -1 : 1)
 }

@@ -73,6 +73,13 @@ export function wholeNumber(text: string, flag: string, least: number): number {
   throw new UsageError(`--${flag} ${text}: use a whole number of at least ${least}`)
 }
 
+/** A flag that is one of a few words. Throws as {@link wholeNumber}. */
+export function oneOf<Word extends string>(text: string, flag: string, words: readonly Word[]): Word {
+  const word = words.find((known) => known === text)
+  if (word === undefined) throw new UsageError(`--${flag} ${text}: use ${words.join(' or ')}`)
+  return word
+}
+
 class UsageError extends Error {}
 
 function readFlags(defaults: Readonly<Record<string, string>>): Record<string, string> {

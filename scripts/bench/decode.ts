@@ -1,9 +1,9 @@
 /** Tokens per second of one process against those of a loopback swarm, side by side, and what the mesh adds to a layer. */
-import { benchMain, wholeNumber } from './bench.ts'
+import { benchMain, oneOf, wholeNumber } from './bench.ts'
 import type { Bench } from './bench.ts'
 import { figure, ratios } from './figures.ts'
 import type { Figure } from './figures.ts'
-import { complete, packModel, startOneProcess, startSwarm } from './loopback-swarm.ts'
+import { complete, LAYOUTS, packModel, startOneProcess, startSwarm } from './loopback-swarm.ts'
 import type { Asked } from './loopback-swarm.ts'
 import { longPrompt, shuffledPrompts } from './prompts.ts'
 
@@ -13,19 +13,20 @@ const TOKENS = 100
 const MIN_RATIO = 0.4
 const MAX_MESH_MS = 0.4
 
-type Flag = 'hosts' | 'rounds' | 'wire' | 'combine'
+type Flag = 'hosts' | 'layout' | 'rounds' | 'wire' | 'combine'
 
 export const decodeBench: Bench<Flag> = {
   name: 'decode',
-  defaults: { hosts: '4', rounds: '12', wire: 'f16', combine: 'host' },
+  defaults: { hosts: '4', layout: 'layers', rounds: '12', wire: 'f16', combine: 'host' },
 
   async run({ workspace, seed, flags }) {
     const hosts = wholeNumber(flags.hosts, 'hosts', 1)
+    const layout = oneOf(flags.layout, 'layout', LAYOUTS)
     const rounds = wholeNumber(flags.rounds, 'rounds', 1)
     const model = await packModel(workspace)
     const { name, config } = model.manifest
     const one = await startOneProcess(workspace, model)
-    const { gateway } = await startSwarm(workspace, model, { name: 'swarm', hosts })
+    const { gateway } = await startSwarm(workspace, model, { name: 'swarm', hosts, layout })
     const sides = { one, swarm: gateway }
     const answers = { one: [] as Asked[], swarm: [] as Asked[] }
     const prefills = { one: [] as Asked[], swarm: [] as Asked[] }

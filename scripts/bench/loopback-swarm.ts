@@ -19,6 +19,13 @@ export interface SharedModel {
   readonly manifest: Manifest
 }
 
+/**
+ * How shards lie on the hosts: `layers` gives a host whole layers, as `--host 0.5` does, so that a layer is one call; `shards` deals them
+ * out one by one, so that the experts of a token often lie on two hosts.
+ */
+export const LAYOUTS = ['layers', 'shards'] as const
+export type Layout = (typeof LAYOUTS)[number]
+
 const READY_TIMEOUT_MS = 60_000
 const POLL_MS = 100
 /** One thread each, on both sides of every comparison: the machine has no more cores for the swarm than for one process. */
@@ -44,8 +51,12 @@ export async function startOneProcess(workspace: Workspace, model: SharedModel):
 }
 
 /** A gateway that hosts nothing, and hosts that between them hold every shard twice (once if there is one host); resolves when all have answered a call. */
-export async function startSwarm(workspace: Workspace, model: SharedModel, init: { name: string; hosts: number }): Promise<LoopbackSwarm> {
-  const { name, hosts: hostCount } = init
+export async function startSwarm(
+  workspace: Workspace,
+  model: SharedModel,
+  init: { name: string; hosts: number; layout: Layout },
+): Promise<LoopbackSwarm> {
+  const { name, hosts: hostCount, layout } = init
   const start = (member: string, host: string, bootstrap: readonly string[]): Promise<DaemonProcess> => {
     const flags = daemonFlags({ swarm: `bench-${name}`, dataDir: join(workspace.dir, name, member), host })
     return workspace.spawn([...flags, '--store', model.storeDir, ...bootstrap.flatMap((address) => ['--bootstrap', address])])
@@ -53,7 +64,10 @@ export async function startSwarm(workspace: Workspace, model: SharedModel, init:
   const shards = model.manifest.blobs.filter((blob): blob is ShardEntry => blob.role === 'experts')
   const shareOf = (host: number): string =>
     shards
-      .filter((_, i) => i % hostCount === host || (i + 1) % hostCount === host)
+      .filter((shard, i) => {
+        const turn = layout === 'layers' ? shard.layer : i
+        return turn % hostCount === host || (turn + 1) % hostCount === host
+      })
       .map(({ layer, first, last }) => `${layer}:${first}-${last}`)
       .join(',')
   const gateway = await start('gateway', 'none', [])

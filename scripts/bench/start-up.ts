@@ -91,7 +91,7 @@ async function firstText(daemon: DaemonProcess): Promise<void> {
 
 /** Resident memory in MiB, of a swarm that has just answered. */
 async function measureMemory(workspace: Workspace, model: SharedModel, name: string): Promise<{ gateway: number; hosts: number[] }> {
-  const { gateway, hosts } = await startSwarm(workspace, model, { name, hosts: HOSTS })
+  const { gateway, hosts } = await startSwarm(workspace, model, { name, hosts: HOSTS, layout: 'shards' })
   await complete(gateway, { model: model.manifest.name, prompt: PROMPT, maxTokens: TOKENS })
   const measured = { gateway: await residentMiB(gateway), hosts: await Promise.all(hosts.map(residentMiB)) }
   await Promise.all([gateway, ...hosts].map((daemon) => daemon.stop()))
