@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads'
 import { MeshError } from '../../protocols/wire/errors.ts'
+import type { EngineLane } from './engine-lane.ts'
 import type { SharedBlock } from './shared-blocks.ts'
 import type { BlockRef, WorkerEnvelope, WorkerReply, WorkerRequest } from './worker-messages.ts'
 
@@ -17,7 +18,7 @@ interface PendingCall {
 }
 
 /** The main thread's end of one engine thread. */
-export class EngineWorker {
+export class EngineWorker implements EngineLane {
   readonly #worker: Worker
   readonly #index: number
   readonly #pending = new Map<number, PendingCall>()

@@ -92,4 +92,6 @@ export interface Engine {
 export interface EngineInit {
   /** Worker threads; experts are divided over them. */
   readonly threads: number
+  /** Experts of at most this many bytes run in the thread of their caller instead. Default 1 MiB. */
+  readonly callerExpertBytes?: number
 }

@@ -4,7 +4,7 @@ import type { ShardEntry } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
 import type { ExpertJob, Experts } from './engine.ts'
-import type { EngineWorker } from './engine-worker.ts'
+import type { EngineLane } from './engine-lane.ts'
 import { expertGraph } from './expert-graph.ts'
 import { jobBytes, jobMemory } from './job-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
@@ -13,7 +13,7 @@ import type { SharedBlocks } from './shared-blocks.ts'
 interface OnnxExpertsInit {
   readonly id: number
   readonly model: ModelPackage
-  readonly workers: readonly EngineWorker[]
+  readonly lanes: readonly EngineLane[]
   readonly blocks: SharedBlocks
 }
 
@@ -22,7 +22,7 @@ interface OpenShard {
   readonly opened: Promise<void>
 }
 
-/** The experts of one model, divided over the workers by expert number. */
+/** The experts of one model, divided over the lanes by expert number. */
 export class OnnxExperts implements Experts {
   readonly #init: OnnxExpertsInit
   readonly #hidden: number
@@ -37,7 +37,7 @@ export class OnnxExperts implements Experts {
     this.#init = init
     this.#hidden = config.hiddenSize
     this.#open = Array.from({ length: config.layers }, () => new Uint8Array(config.experts))
-    for (const worker of init.workers) worker.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize })
+    for (const lane of init.lanes) lane.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize })
   }
 
   openShard(layer: number, first: number): Promise<void> {
@@ -75,7 +75,7 @@ export class OnnxExperts implements Experts {
 
   async run(job: ExpertJob): Promise<Float32Array> {
     if (this.#closed) throw new MeshError('the experts are closed')
-    const { workers, blocks, id } = this.#init
+    const { lanes, blocks, id } = this.#init
     const busy = this.#checkJob(job)
     const picks = job.pickRow.length
     const block = blocks.take(jobBytes(job.rows, picks, this.#hidden))
@@ -84,9 +84,9 @@ export class OnnxExperts implements Experts {
     memory.pickRow.set(job.pickRow)
     memory.pickExpert.set(job.pickExpert)
     const calls: Promise<unknown>[] = []
-    for (const [index, worker] of workers.entries()) {
+    for (const [index, lane] of lanes.entries()) {
       if (busy[index] !== 1) continue
-      calls.push(worker.call({ op: 'run-experts', experts: id, layer: job.layer, rows: job.rows, picks, ...worker.refer(block) }))
+      calls.push(lane.call({ op: 'run-experts', experts: id, layer: job.layer, rows: job.rows, picks, ...lane.refer(block) }))
     }
     const ends = await Promise.allSettled(calls)
     const outputs = memory.outputs.slice()
@@ -101,7 +101,7 @@ export class OnnxExperts implements Experts {
     for (const layer of this.#open) layer.fill(0)
     await Promise.allSettled([...this.#shards.values()].map((shard) => shard.opened))
     this.#shards.clear()
-    await Promise.allSettled(this.#init.workers.map((worker) => worker.call({ op: 'close-experts', experts: this.#init.id })))
+    await Promise.allSettled(this.#init.lanes.map((lane) => lane.call({ op: 'close-experts', experts: this.#init.id })))
   }
 
   #entry(layer: number, first: number): ShardEntry {
@@ -109,25 +109,25 @@ export class OnnxExperts implements Experts {
     return findBlob(this.#init.model.manifest, 'experts', matches, `shard of layer ${layer} that begins with expert ${first}`)
   }
 
-  #worker(expert: number): number {
-    return expert % this.#init.workers.length
+  #lane(expert: number): number {
+    return expert % this.#init.lanes.length
   }
 
   async #load(entry: ShardEntry): Promise<void> {
-    const { model, workers, id } = this.#init
+    const { model, lanes, id } = this.#init
     const { manifest } = model
     const file = await openBlob(model, entry)
     const { stride, tensors } = manifest.expertLayout
-    // One at a time per worker, so that a run that comes in between waits for one session at most.
-    const openOwn = async (worker: EngineWorker, index: number): Promise<void> => {
+    // One at a time per lane, so that a run that comes in between waits for one session at most.
+    const openOwn = async (lane: EngineLane, index: number): Promise<void> => {
       for (let expert = entry.first; expert <= entry.last; expert++) {
-        if (this.#worker(expert) !== index) continue
+        if (this.#lane(expert) !== index) continue
         const graph = expertGraph(manifest.config, blobWeights(file, manifest, tensors, (expert - entry.first) * stride))
         const source = { model: graph, folder: file.folder }
-        await loading(file, worker.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
+        await loading(file, lane.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
       }
     }
-    const ends = await Promise.allSettled(workers.map(openOwn))
+    const ends = await Promise.allSettled(lanes.map(openOwn))
     for (const end of ends) if (end.status === 'rejected') throw end.reason
     if (this.#closed) throw new MeshError('the experts are closed')
     this.#open[entry.layer]!.fill(1, entry.first, entry.last + 1)
@@ -138,12 +138,12 @@ export class OnnxExperts implements Experts {
     const calls: Promise<unknown>[] = []
     for (let expert = entry.first; expert <= entry.last; expert++) {
       const request = { op: 'close-expert', experts: this.#init.id, layer: entry.layer, expert } as const
-      calls.push(this.#init.workers[this.#worker(expert)]!.call(request))
+      calls.push(this.#init.lanes[this.#lane(expert)]!.call(request))
     }
     await Promise.allSettled(calls)
   }
 
-  /** Checks the job and tells which workers have a part in it: 1 for each that has. */
+  /** Checks the job and tells which lanes have a part in it: 1 for each that has. */
   #checkJob(job: ExpertJob): Uint8Array {
     const { layer, rows, x, pickRow, pickExpert } = job
     const picks = pickRow.length
@@ -152,7 +152,7 @@ export class OnnxExperts implements Experts {
         `a job of ${rows} rows, ${x.length} numbers, ${picks} pick rows and ${pickExpert.length} pick experts does not fit together`,
       )
     }
-    const busy = new Uint8Array(this.#init.workers.length)
+    const busy = new Uint8Array(this.#init.lanes.length)
     for (let pick = 0; pick < picks; pick++) {
       const expert = pickExpert[pick]!
       const row = pickRow[pick]!
@@ -161,7 +161,7 @@ export class OnnxExperts implements Experts {
       if (pick > 0 && (expert < pickExpert[pick - 1]! || (expert === pickExpert[pick - 1]! && row <= pickRow[pick - 1]!))) {
         throw new RangeError(`pick ${pick} is out of order: picks go by expert, then row, each once`)
       }
-      busy[this.#worker(expert)] = 1
+      busy[this.#lane(expert)] = 1
     }
     return busy
   }

@@ -43,7 +43,7 @@ export async function packForTest(
 
 /** An engine that is closed with the test. */
 export function engineForTest(t: Teardown, threads = 1): Engine {
-  const engine = createEngine({ threads })
+  const engine = createEngine({ threads, callerExpertBytes: 0 })
   t.after(() => engine.close())
   return engine
 }

@@ -193,7 +193,7 @@ test('a thread that dies rejects what it was doing and everything after, and clo
   const threads: Worker[] = []
   const remember = (worker: Worker): void => void threads.push(worker)
   process.on('worker', remember)
-  const engine = createEngine({ threads: 2 })
+  const engine = createEngine({ threads: 2, callerExpertBytes: 0 })
   // Node tells of new threads one tick late.
   await new Promise(setImmediate)
   process.off('worker', remember)
@@ -218,6 +218,26 @@ test('a thread that dies rejects what it was doing and everything after, and clo
   await local.trunk.close()
   await engine.close()
   await engine.close()
+})
+
+test('tiny experts that run in the thread of their caller give the same bits as in workers, many jobs at once', async (t) => {
+  const { model } = await packForTest(t, MODEL)
+  const caller = createEngine({ threads: 1 })
+  t.after(() => caller.close())
+  const sides = [await openLocally(caller, model), await openLocally(engineForTest(t), model)]
+  const jobs = Array.from({ length: 20 }, (_, job) => ({
+    layer: job % 2,
+    x: Float32Array.from({ length: 64 * 2 }, (_unused, i) => Math.sin(job + i)),
+    rows: 2,
+    pickRow: Uint16Array.of(0, 1, 0),
+    pickExpert: Uint16Array.of(1, 1, 2 + (job % 6)),
+  }))
+  const [inCaller, inWorkers] = await Promise.all(sides.map(({ experts }) => Promise.all(jobs.map((job) => experts.run(job)))))
+  assert.deepEqual(inCaller, inWorkers)
+  assert.ok(inCaller![0]!.some((value) => value !== 0))
+  await caller.close()
+  await assert.rejects(sides[0]!.experts.run(jobs[0]!), /closed/)
+  await assert.rejects(caller.openExperts(model), /closed/)
 })
 
 test('a closed engine refuses work', async (t) => {

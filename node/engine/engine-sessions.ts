@@ -1,0 +1,116 @@
+import type { BlockRef, WorkerRequest } from './worker-messages.ts'
+import { WorkerExperts } from './worker-experts.ts'
+import { WorkerTrunk } from './worker-trunk.ts'
+
+interface Waiting {
+  readonly request: WorkerRequest
+  readonly resolve: (result: Float32Array | null) => void
+  readonly reject: (error: unknown) => void
+}
+
+/** The sessions of one lane of the engine, and what is done with them: one request after the other, in order. */
+export class EngineSessions {
+  readonly #trunks = new Map<number, WorkerTrunk>()
+  readonly #expertSets = new Map<number, WorkerExperts>()
+  readonly #blocks = new Map<number, SharedArrayBuffer>()
+  readonly #queue: Waiting[] = []
+  #busy = false
+
+  /** Resolves with logits when they were asked for, else with null. */
+  handle(request: WorkerRequest): Promise<Float32Array | null> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ request, resolve, reject })
+      if (!this.#busy) void this.#drain()
+    })
+  }
+
+  async #drain(): Promise<void> {
+    this.#busy = true
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      try {
+        next.resolve(await this.#handle(next.request))
+      } catch (error) {
+        next.reject(error)
+      }
+    }
+    this.#busy = false
+  }
+
+  async #handle(request: WorkerRequest): Promise<Float32Array | null> {
+    switch (request.op) {
+      case 'attend': {
+        const trunk = this.#trunkOf(request.trunk)
+        if (request.start !== null) trunk.begin(request.pass, request.start, this.#blockOf(request.start))
+        await trunk.attend(request.pass, request.layer)
+        return null
+      }
+      case 'run-experts':
+        await this.#expertsOf(request.experts).run(request, this.#blockOf(request))
+        return null
+      case 'logits':
+        return this.#trunkOf(request.trunk).logits(request.pass, request.rows)
+      case 'end-pass':
+        this.#trunks.get(request.trunk)?.endPass(request.pass)
+        return null
+      case 'close-cache':
+        this.#trunks.get(request.trunk)?.closeCache(request.cache)
+        return null
+      case 'open-trunk':
+        this.#trunks.set(request.trunk, new WorkerTrunk(request.config, request.embedding))
+        return null
+      case 'open-layer':
+        await this.#trunkOf(request.trunk).openLayer(request.layer, request.source)
+        return null
+      case 'open-head':
+        await this.#trunkOf(request.trunk).openHead(request.source)
+        return null
+      case 'close-trunk':
+        await this.#trunks.get(request.trunk)?.close()
+        this.#trunks.delete(request.trunk)
+        return null
+      case 'open-experts':
+        this.#expertSets.set(request.experts, new WorkerExperts(request.hidden))
+        return null
+      case 'open-expert':
+        await this.#expertsOf(request.experts).open(request.layer, request.expert, request.source)
+        return null
+      case 'close-expert':
+        await this.#expertSets.get(request.experts)?.closeExpert(request.layer, request.expert)
+        return null
+      case 'close-experts':
+        await this.#expertSets.get(request.experts)?.close()
+        this.#expertSets.delete(request.experts)
+        return null
+      case 'forget-block':
+        this.#blocks.delete(request.block)
+        return null
+      case 'stop':
+        await this.#stop()
+        return null
+    }
+  }
+
+  async #stop(): Promise<void> {
+    for (const trunk of this.#trunks.values()) await trunk.close()
+    for (const experts of this.#expertSets.values()) await experts.close()
+  }
+
+  #trunkOf(id: number): WorkerTrunk {
+    const trunk = this.#trunks.get(id)
+    if (trunk === undefined) throw new Error('the trunk is closed')
+    return trunk
+  }
+
+  #expertsOf(id: number): WorkerExperts {
+    const experts = this.#expertSets.get(id)
+    if (experts === undefined) throw new Error('the experts are closed')
+    return experts
+  }
+
+  #blockOf(ref: BlockRef): SharedArrayBuffer {
+    if (ref.memory !== null) this.#blocks.set(ref.block, ref.memory)
+    const memory = this.#blocks.get(ref.block)
+    if (memory === undefined) throw new Error(`shared block ${ref.block} is unknown`)
+    return memory
+  }
+}
