@@ -97,7 +97,7 @@ test('a fraction takes that share of the shards, at least one, and always the sa
 test('a fraction takes whole layers, and only of one layer a part', () => {
   for (let peer = 0; peer < 20; peer++) {
     const chosen = chooseShards({ kind: 'fraction', share: 0.3 }, SHARDS, `peer ${peer}`)
-    const perLayer = [...Map.groupBy(chosen, (shard) => shard.layer).values()].map((layer) => layer.length).sort()
+    const perLayer = [...Map.groupBy(chosen, (shard) => shard.layer).values()].map((layer) => layer.length).sort((a, b) => a - b)
     assert.deepEqual(perLayer, [2, 4, 4])
   }
 })
