@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { availableParallelism, homedir } from 'node:os'
+import { availableParallelism, homedir, totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -28,6 +28,8 @@ export interface Config {
   readonly mdns: boolean
   readonly models: readonly string[]
   readonly host: HostChoice
+  /** What `--host auto` may take. */
+  readonly budget: { readonly ramBytes: number; readonly diskBytes: number }
   readonly threads: number
   readonly api: { readonly host: string; readonly port: number; readonly key: string | null }
   readonly wire: WireType
@@ -37,6 +39,20 @@ export interface Config {
 }
 
 const MAX_THREADS = 256
+const DEFAULT_DISK_BYTES = 20e9
+/** As disks and memory are sold: powers of ten; `GiB` and the like are powers of two. */
+const UNIT_BYTES: Readonly<Record<string, number>> = Object.freeze({
+  '': 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+})
 const MAX_HALF_LIFE_MINUTES = LIMITS.maxHalfLifeMs / 60_000
 const MEGABYTE = 1024 * 1024
 const MAX_RELAY_RATE_MB = 1_000_000
@@ -102,8 +118,12 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     announce: addresses(listOf('announce') ?? [], pick('announce').from, false),
     relay: Object.freeze({ mode: choiceOf('relay', ['auto', 'on', 'off'], 'auto'), quota: relayQuota(integerOf) }),
     mdns: switchOf(mdns.value, mdns.from) ?? true,
-    models: listOf('model') ?? ['ember'],
+    models: modelNames(listOf('model') ?? ['ember'], pick('model').from),
     host: parseHostChoice(textOf('host') ?? 'all', pick('host').from),
+    budget: Object.freeze({
+      ramBytes: size(textOf('ram'), pick('ram').from) ?? Math.floor(totalmem() / 4),
+      diskBytes: size(textOf('disk'), pick('disk').from) ?? DEFAULT_DISK_BYTES,
+    }),
     threads: integerOf('threads', 1, MAX_THREADS) ?? availableParallelism(),
     api: Object.freeze({ host: apiHost, port: integerOf('apiPort', 0, 65_535) ?? 4114, key: apiKey }),
     wire: choiceOf('wire', ['f32', 'f16', 'i8'], 'f16'),
@@ -180,6 +200,21 @@ function integer(value: string | undefined, from: string, low: number, high: num
   if (!Number.isInteger(number) || number < low || number > high)
     throw new ConfigError(`${from} ${value}: use a whole number from ${low} to ${high}`)
   return number
+}
+
+/** `none` alone is no model: a node that only hosts for others. */
+function modelNames(names: readonly string[], from: string): readonly string[] {
+  if (!names.includes('none')) return names
+  if (names.length > 1) throw new ConfigError(`${from} ${names.join(' ')}: none goes with no other model`)
+  return []
+}
+
+function size(value: string | undefined, from: string): number | undefined {
+  if (value === undefined) return undefined
+  const match = /^([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)$/i.exec(value.trim())
+  const unit = UNIT_BYTES[match?.[2]?.toLowerCase() ?? 'none']
+  if (match === null || unit === undefined) throw new ConfigError(`${from} ${value}: use a size such as 4GB, 500MB or 8GiB`)
+  return Math.floor(Number(match[1]) * unit)
 }
 
 function addresses(values: readonly string[], from: string, needsPeer: boolean): string[] {

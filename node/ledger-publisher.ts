@@ -4,9 +4,9 @@ import type { Config } from './config.ts'
 import type { Experience } from './driver/experience.ts'
 import type { RoutingCounts } from './driver/routing-counts.ts'
 import type { ExpertHost } from './host/expert-host.ts'
+import { bitmapsOf } from './host/hosting.ts'
+import type { Hosting } from './host/hosting.ts'
 import { repeat } from './repeat.ts'
-import { holdingsOf } from './served-model.ts'
-import type { ServedModel } from './served-model.ts'
 import { VERSION } from './version.ts'
 
 /** How often changed statistics are written into the node's own record. */
@@ -19,7 +19,7 @@ export interface LedgerPublisherComponents {
   readonly host: ExpertHost
   readonly counts: RoutingCounts
   readonly experience: Experience
-  readonly models: readonly ServedModel[]
+  readonly hosting: Hosting
   readonly config: Config
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
@@ -36,12 +36,12 @@ export class LedgerPublisher {
   }
 
   start(): void {
-    const { ledger, host, experience, models, config, log } = this.#components
+    const { ledger, host, experience, config, log } = this.#components
     this.#stopping = new AbortController()
     experience.restore(ledger.own('observed') ?? new Map())
     host.onServed = (queueUs, computeUs) => this.#times.add(queueUs + computeUs)
     ledger.set('profile', { name: config.name ?? '', version: VERSION, relayed: false })
-    ledger.set('holdings', new Map(models.filter((model) => model.shards.length > 0).map((model) => [model.id, holdingsOf(model)])))
+    this.publishHoldings()
     repeat(() => this.publish(), {
       intervalMs: PUBLISH_INTERVAL_MS,
       signal: this.#stopping.signal,
@@ -54,6 +54,15 @@ export class LedgerPublisher {
     this.publish()
     this.#stopping.abort(new Error('the node is stopping'))
     this.#components.host.onServed = null
+  }
+
+  /** States which experts are served here. */
+  publishHoldings(): void {
+    const { ledger, hosting } = this.#components
+    const held = hosting.models
+      .map((model) => ({ model, shards: hosting.shards(model.id, 'serving') }))
+      .filter(({ shards }) => shards.length > 0)
+    ledger.set('holdings', new Map(held.map(({ model, shards }) => [model.id, bitmapsOf(model.manifest, shards)])))
   }
 
   /** Writes the statistics that changed since the last time. */

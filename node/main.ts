@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander'
 import { MeshError } from '../protocols/wire/errors.ts'
 import { askCommand } from './cli/ask.ts'
+import { holdCommand, releaseCommand } from './cli/hold.ts'
 import { modelsCommand } from './cli/models.ts'
 import { packCommand } from './cli/pack.ts'
 import { statusCommand } from './cli/status.ts'
@@ -21,6 +22,8 @@ const program = new Command('skein')
   .addCommand(askCommand())
   .addCommand(statusCommand())
   .addCommand(modelsCommand())
+  .addCommand(holdCommand())
+  .addCommand(releaseCommand())
   .addCommand(packCommand(defaultDataDir()))
 for (const command of [program, ...program.commands]) command.exitOverride()
 

@@ -14,6 +14,9 @@ import { LinkKeeper } from './driver/link-keeper.ts'
 import { RoutingCounts } from './driver/routing-counts.ts'
 import { createEngine } from './engine/onnx-engine.ts'
 import { ExpertHost } from './host/expert-host.ts'
+import { HoldingsService, MAX_MANIFEST_BYTES, shardsOf } from './host/holdings-service.ts'
+import { Hosting } from './host/hosting.ts'
+import type { HeldModel } from './host/hosting.ts'
 import { LedgerPublisher } from './ledger-publisher.ts'
 import { Log } from './log.ts'
 import { createBlobStore } from './model/blob-store.ts'
@@ -21,15 +24,18 @@ import { registerNodeMetrics } from './metrics.ts'
 import { ExpertLinks } from './net/expert-links.ts'
 import { Greeter } from './net/greeter.ts'
 import { loadIdentity } from './net/identity.ts'
+import { Liveness } from './net/liveness.ts'
 import { createMesh, startMesh } from './net/mesh.ts'
 import { openMeshDatastore } from './net/mesh-datastore.ts'
 import { ProviderRecords } from './net/provider-records.ts'
 import { Relaying } from './net/relaying.ts'
 import { CostModel } from './router/cost-model.ts'
+import { chooseShards } from './router/shard-choice.ts'
 import { openServedModels } from './served-model.ts'
 import { modelInfos, swarmStatus } from './swarm-status.ts'
 import type { SwarmStatus } from './api/services.ts'
 import type { QueryService } from './driver/query.ts'
+import { BlobSources } from './transfer/blob-sources.ts'
 import { BlobTransfer } from './transfer/blob-transfer.ts'
 import { VERSION } from './version.ts'
 
@@ -101,18 +107,47 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
 
     const engine = createEngine({ threads: config.threads })
     undo.push({ name: 'engine', step: () => engine.close() })
-    const models = await openServedModels(config, engine, self, {
+    const store = createBlobStore({ dir: config.storeDir })
+    const models = await openServedModels(config.models, engine, store, {
       signal,
       // Whoever runs the node should know that its disk lost something.
       onDamage: (error) => log.error('model.repacked', { reason: error.message }),
     })
     const host = new ExpertHost({ concurrency: config.threads + SPARE_JOBS })
-    for (const { digest, manifest, experts } of models) host.add({ digest, hiddenSize: manifest.config.hiddenSize, experts })
 
     const ledger = createLedger(
       { privateKey },
       { swarm: config.swarm, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
     )
+    const records = new ProviderRecords({ routing: mesh.contentRouting, log: debug })
+    const sources = new BlobSources({ self, view: () => ledger.view(), records })
+    const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
+    const hosting = new Hosting({
+      engine,
+      host,
+      store,
+      fetch: ({ id }, shard, signal) =>
+        transfer.fetcher.fetch({ cid: shard.cid, bytes: shard.bytes, sources: () => sources.ofShard(id, shard, signal), signal }),
+      log: info,
+    })
+    undo.push({ name: 'hosting', step: () => hosting.stop() })
+    const liveness = new Liveness({ mesh, heardAt: (peer) => ledger.view().authors.get(peer)?.updatedAt ?? null, log: info })
+    const holdings = new HoldingsService({
+      self,
+      hosting,
+      store,
+      view: () => ledger.view(),
+      isGone: (peer) => liveness.isGone(peer),
+      fetchManifest: (id, signal) =>
+        transfer.fetcher.fetch({ cid: id, bytes: null, maxBytes: MAX_MANIFEST_BYTES, sources: () => sources.ofModel(id, signal), signal }),
+      file: join(config.dataDir, 'holdings.json'),
+      log: info,
+    })
+    for (const model of models) {
+      const held = await hosting.add(model.package)
+      for (const shard of chooseShards(config.host, shardsOf(held), self)) await hosting.hold(held.id, shard, signal)
+    }
+    await holdings.restore(config.host.kind === 'auto', signal)
     const experience = new Experience({ self })
     const costs = new CostModel(undefined, experience)
     const links = new ExpertLinks({
@@ -123,10 +158,9 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const holders = new Holders({
       self,
       view: () => ledger.view(),
-      holdsLocally: (id, layer, expert) => models.find((model) => model.id === id)?.experts.has(layer, expert) ?? false,
+      holdsLocally: (id, layer, expert) => hosting.isUsable(id, layer, expert),
       isLinked: (peer) => links.get(peer) !== undefined,
     })
-    const records = new ProviderRecords({ routing: mesh.contentRouting, log: debug })
     const keeper = new LinkKeeper(
       {
         links,
@@ -159,8 +193,6 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       maxInboundStreams: EXPERT_LIMITS.maxStreamsPerPeer,
       runOnLimitedConnection: true,
     })
-    const store = createBlobStore({ dir: config.storeDir })
-    const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
     await transfer.start()
     undo.push({ name: 'transfer', step: () => transfer.stop() })
     await ledger.start()
@@ -176,8 +208,11 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
     await replication.start()
     undo.push({ name: 'replication', step: () => replication.stop() })
+    undo.push({ name: 'drain', step: () => host.drain() })
     undo.push({ name: 'goodbye', step: () => ledger.goodbye().then(() => {}) })
-    const publisher = new LedgerPublisher({ ledger, host, counts, experience, models, config, log: info })
+    liveness.start()
+    undo.push({ name: 'liveness', step: () => liveness.stop() })
+    const publisher = new LedgerPublisher({ ledger, host, counts, experience, hosting, config, log: info })
     publisher.start()
     undo.push({ name: 'publisher', step: () => publisher.stop() })
     keeper.start()
@@ -187,15 +222,24 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const onChange = (): void => void keeper.tick().catch((error: Error) => info('links.tick.failed', { reason: error.message }))
     ledger.on('change', onChange)
     undo.push({ name: 'ledger events', step: () => void ledger.off('change', onChange) })
-    const cids = models.flatMap((model) => (model.shards.length > 0 ? [model.id, ...model.shards.map((shard) => shard.cid)] : []))
-    records.announce(cids, stopping.signal).catch((error: Error) => info('dht.announce.failed', { reason: error.message }))
+    const announce = ({ id }: HeldModel): void => {
+      const cids = hosting.shards(id, 'serving').map(({ cid }) => cid)
+      records
+        .announce(id, cids.length > 0 ? [id, ...cids] : [], stopping.signal)
+        .catch((error: Error) => info('dht.announce.failed', { reason: error.message }))
+    }
+    for (const model of hosting.models) announce(model)
+    hosting.onChange = (model) => {
+      publisher.publishHoldings()
+      announce(model)
+    }
 
     const metrics = new Registry()
     const status = (): SwarmStatus =>
-      swarmStatus({ config, mesh, models, view: () => ledger.view(), links, costs, holders, relaying, startedAt })
+      swarmStatus({ config, mesh, models, hosting, view: () => ledger.view(), links, costs, holders, relaying, startedAt })
     registerNodeMetrics(metrics, { host, links, driver, status, ledger })
     const api = createApi(
-      { queries: driver, models: () => modelInfos({ models, holders }), swarm: status, metrics },
+      { queries: driver, models: () => modelInfos({ models, holders }), swarm: status, metrics, holdings },
       { host: config.api.host, port: config.api.port, apiKey: config.api.key, log: info },
     )
     const { url } = await api.start()

@@ -1,12 +1,13 @@
 import type { LedgerView } from '../crdt/index.ts'
 import type { Coverage, ModelInfo, PeerStatus, SwarmStatus } from './api/services.ts'
 import type { Config } from './config.ts'
+import { bitmapsOf } from './host/hosting.ts'
+import type { Hosting } from './host/hosting.ts'
 import type { Holders } from './driver/holders.ts'
 import type { ExpertLinks } from './net/expert-links.ts'
 import type { Mesh } from './net/mesh.ts'
 import type { Relaying } from './net/relaying.ts'
 import type { CostModel } from './router/cost-model.ts'
-import { holdingsOf } from './served-model.ts'
 import type { ServedModel } from './served-model.ts'
 import { VERSION } from './version.ts'
 
@@ -14,6 +15,7 @@ export interface SwarmStatusComponents {
   readonly config: Config
   readonly mesh: Mesh
   readonly models: readonly ServedModel[]
+  readonly hosting: Hosting
   readonly view: () => LedgerView
   readonly links: ExpertLinks
   readonly costs: CostModel
@@ -25,7 +27,7 @@ export interface SwarmStatusComponents {
 
 /** What the HTTP face and the CLI show of the node and its swarm, made afresh at each call. */
 export function swarmStatus(components: SwarmStatusComponents): SwarmStatus {
-  const { config, mesh, models, view, startedAt } = components
+  const { config, mesh, models, hosting, view, startedAt } = components
   const infos = modelInfos(components)
   return {
     version: VERSION,
@@ -37,9 +39,9 @@ export function swarmStatus(components: SwarmStatusComponents): SwarmStatus {
     models: infos,
     relay: components.relaying.status(),
     peers: peerStatuses(components),
-    holdings: models.map((model) => ({
-      model: model.manifest.name,
-      layers: holdingsOf(model)
+    holdings: hosting.models.map(({ id, manifest }) => ({
+      model: manifest.name,
+      layers: bitmapsOf(manifest, hosting.shards(id, 'serving'))
         .map((bitmap, layer) => ({ layer, experts: rangesOf(bitmap) }))
         .filter(({ experts }) => experts !== ''),
     })),

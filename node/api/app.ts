@@ -12,11 +12,14 @@ import { parseCompletionRequest } from './completion-request.ts'
 import { HttpError, toFailure, type Failure } from './errors.ts'
 import { eventStream } from './event-stream.ts'
 import type { Format } from './format.ts'
+import type { HoldingEvent } from '../host/holdings-service.ts'
 import type { Guard } from './guard.ts'
+import { parseHoldRequest, parseReleaseRequest } from './holdings-request.ts'
 import type { ApiMetrics } from './metrics.ts'
 import type { Page } from './page.ts'
 import type { Asked } from './request-fields.ts'
 import { openScope, stoppingError } from './scope.ts'
+import type { Scope } from './scope.ts'
 import type { ApiServices, ModelInfo } from './services.ts'
 
 type Env = { Bindings: HttpBindings; Variables: { route: string } }
@@ -107,10 +110,18 @@ export function createApp(init: AppInit): App {
   const answerAsked = async (c: Context<Env>, asked: Asked, format: Format): Promise<Response> => {
     const scope = openScope({ client: c.req.raw.signal, stopping, timeoutMs: init.queryMs })
     const answerInit = { queries: services.queries, metrics, asked, format, signal: scope.signal }
+    if (asked.stream) return await respondWithStream(c, scope, answerStream(answerInit))
+    try {
+      return c.json(await answerWhole(answerInit))
+    } finally {
+      scope.close()
+    }
+  }
+
+  /** Server-sent events; what fails before the first is still answered with a status. */
+  const respondWithStream = async (c: Context<Env>, scope: Scope, chunks: AsyncGenerator<readonly object[], void>): Promise<Response> => {
     let isStreaming = false
     try {
-      if (!asked.stream) return c.json(await answerWhole(answerInit))
-      const chunks = answerStream(answerInit)
       const first = await chunks.next()
       isStreaming = true
       const stream = eventStream({
@@ -129,6 +140,17 @@ export function createApp(init: AppInit): App {
     }
   }
 
+  const holdings = <T>(
+    parse: (body: unknown) => T,
+    act: (request: T, signal: AbortSignal) => AsyncGenerator<HoldingEvent>,
+  ): Handler<Env> => {
+    return async (c) => {
+      const request = parse(await readJson(c.env.incoming, init.bodyBytes))
+      const scope = openScope({ client: c.req.raw.signal, stopping, timeoutMs: init.queryMs })
+      return await respondWithStream(c, scope, singly(act(request, scope.signal)))
+    }
+  }
+
   route('POST', '/v1/chat/completions', answer(parseChatRequest, CHAT_FORMAT))
   route('POST', '/v1/completions', answer(parseCompletionRequest, COMPLETION_FORMAT))
   route('GET', '/v1/models', (c) => c.json({ object: 'list', data: services.models().map(modelObject) }))
@@ -143,6 +165,16 @@ export function createApp(init: AppInit): App {
     return c.json({ status: 'ok', ready: services.swarm().ready })
   })
   route('GET', '/metrics', async (c) => c.body(await services.metrics.metrics(), 200, { 'content-type': services.metrics.contentType }))
+  route(
+    'POST',
+    '/api/hold',
+    holdings(parseHoldRequest, (request, signal) => services.holdings.hold(request, signal)),
+  )
+  route(
+    'POST',
+    '/api/release',
+    holdings(parseReleaseRequest, (request, signal) => services.holdings.release(request, signal)),
+  )
   route('GET', '/api/swarm', (c) => c.json(services.swarm()))
   route('GET', '/', (c) => c.html(page.html, 200, { 'content-security-policy': page.csp, 'referrer-policy': 'no-referrer' }))
 
@@ -154,6 +186,10 @@ export function createApp(init: AppInit): App {
       return refuse(shown, 'unknown')
     },
   }
+}
+
+async function* singly<T extends object>(events: AsyncGenerator<T>): AsyncGenerator<readonly T[], void> {
+  for await (const event of events) yield [event]
 }
 
 function modelObject(model: ModelInfo): object {

@@ -17,6 +17,8 @@ export const LIMITS = Object.freeze({
   /** OpenAI's bound of `top_logprobs`. */
   topLogprobs: 20,
   modelNameChars: 256,
+  /** A list of ranges for every shard of a large model. */
+  holdingsChars: 64 * 1024,
   /** Receiving a request's head, then the whole of it: frees what slow or dead clients hold. */
   headMs: 15_000,
   receiveMs: 60_000,

@@ -1,4 +1,5 @@
 import type { Registry } from 'prom-client'
+import type { HoldingEvent, HoldingsRequest } from '../host/holdings-service.ts'
 import type { QueryService } from '../driver/query.ts'
 
 /** What the HTTP face shows; composed in `node/node.ts`, so that the API knows no mesh and no engine. */
@@ -7,6 +8,13 @@ export interface ApiServices {
   models(): readonly ModelInfo[]
   swarm(): SwarmStatus
   readonly metrics: Registry
+  readonly holdings: HoldingsDoor
+}
+
+/** Takes experts up and gives them up while the node runs; each step is told as it is done. */
+export interface HoldingsDoor {
+  hold(request: HoldingsRequest & { readonly pin: boolean }, signal: AbortSignal): AsyncGenerator<HoldingEvent>
+  release(request: HoldingsRequest & { readonly force: boolean }, signal: AbortSignal): AsyncGenerator<HoldingEvent>
 }
 
 /** A model of which this node has the trunk, and how much of it the swarm serves. */

@@ -149,7 +149,15 @@ export class Dispatcher {
   }
 
   async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: readonly string[]): Promise<Partial[]> {
-    if (assigned.local) return [await this.#runLocally(context, work, assigned)]
+    if (assigned.local) {
+      try {
+        return [await this.#runLocally(context, work, assigned)]
+      } catch (error) {
+        // The shard was given up between the plan and its turn.
+        if (!(error instanceof PeerRefusedError)) throw error
+        return this.#runRuns(context, work, assigned.group.runs, [...excluded, assigned.peer])
+      }
+    }
     const scope = new CancelScope()
     context.scope.add(scope)
     const deadlineMs = Math.ceil(Math.min(MAX_DEADLINE_MS, Math.max(MIN_DEADLINE_MS, (DEADLINE_FACTOR * assigned.expectedUs) / 1000)))

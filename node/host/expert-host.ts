@@ -1,4 +1,6 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { ExpertReply, PriorityLevel, ServedCall } from '../../protocols/expert/index.ts'
+import { PeerRefusedError } from '../../protocols/wire/errors.ts'
 import type { Experts } from '../engine/engine.ts'
 import { weightedSum } from '../engine/combine.ts'
 
@@ -49,6 +51,13 @@ const BUSY_FOR_MS = 500
 /** Jobs of this node's own driver wait under this name. */
 const OWN_DRIVER = ''
 
+/** A host that served within this time has drivers that may be about to call. */
+const IN_USE_MS = 10_000
+/** A host that leaves waits until no call came for so long, and no longer than that. */
+const QUIET_MS = 400
+const MAX_DRAIN_MS = 4_000
+const DRAIN_POLL_MS = 20
+
 interface Waiting {
   readonly start: () => void
   readonly peer: string
@@ -90,10 +99,18 @@ export class ExpertHost {
     this.#models.set(model.digest, model)
   }
 
+  /** Resolves once no call came for a moment, or after a while: peers that heard a goodbye send none any more. */
+  async drain(): Promise<void> {
+    const startedAt = performance.now()
+    if (startedAt - this.#lastServedAt > IN_USE_MS) return
+    const isQuiet = (): boolean => this.#running === 0 && performance.now() - Math.max(startedAt, this.#lastServedAt) > QUIET_MS
+    while (!isQuiet() && performance.now() - startedAt < MAX_DRAIN_MS) await delay(DRAIN_POLL_MS)
+  }
+
   /** Answers a peer's call; never rejects for what a peer may send. */
   async serve(call: ServedCall): Promise<ExpertReply> {
     const model = this.#models.get(call.model)
-    const missing = [...new Set(call.pickExpert)].filter((expert) => model === undefined || !model.experts.has(call.layer, expert))
+    const missing = missingOf(call, model)
     if (model === undefined || missing.length > 0) return { status: 'notHeld', experts: missing }
     if (call.width !== model.hiddenSize) return { status: 'malformed' }
     const waitingOfPeer = this.#waitingOf.get(call.peer)
@@ -107,6 +124,9 @@ export class ExpertHost {
     try {
       if (call.isCancelled()) return { status: 'cancelled' }
       if (startedAt - call.receivedAt > call.deadlineMs) return { status: 'deadline' }
+      // A shard may have been given up while the call waited.
+      const gone = missingOf(call, model)
+      if (gone.length > 0) return { status: 'notHeld', experts: gone }
       const outputs = await model.experts.run(call)
       const data = call.combine ? new Float32Array(call.rows * call.width) : outputs
       if (call.combine) {
@@ -129,7 +149,7 @@ export class ExpertHost {
     }
   }
 
-  /** Runs a job of this node's own driver, in the same queue as everybody's. Throws what the engine throws. */
+  /** Runs a job of this node's own driver, in the same queue as everybody's. Throws `PeerRefusedError` (`notHeld`) for experts that were given up meanwhile, or what the engine throws. */
   async compute(digest: string, job: HostJob): Promise<HostResult> {
     const model = this.#models.get(digest)
     if (model === undefined) throw new Error(`model ${digest} is not hosted here`)
@@ -138,6 +158,8 @@ export class ExpertHost {
     if (turn !== null) await turn
     const startedAt = performance.now()
     try {
+      const gone = missingOf(job, model)
+      if (gone.length > 0) throw new PeerRefusedError('notHeld', 'experts were given up here while their call waited', { experts: gone })
       const outputs = await model.experts.run(job)
       return { outputs, queueUs: (startedAt - askedAt) * 1000, computeUs: (performance.now() - startedAt) * 1000 }
     } finally {
@@ -174,6 +196,18 @@ export class ExpertHost {
     if (ofPeer.jobs === 0) this.#waitingOf.delete(next.peer)
     next.start()
   }
+}
+
+/** Experts that are picked and not open. */
+function missingOf({ layer, pickExpert }: Pick<HostJob, 'layer' | 'pickExpert'>, model: HostedModel | undefined): number[] {
+  let last = -1
+  const missing: number[] = []
+  for (const expert of pickExpert) {
+    if (expert === last) continue
+    last = expert
+    if (model === undefined || !model.experts.has(layer, expert)) missing.push(expert)
+  }
+  return missing
 }
 
 function isFull(room: Readonly<Room>, limit: Readonly<Room>): boolean {

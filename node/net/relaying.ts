@@ -86,7 +86,7 @@ export class Relaying {
     if (!isOpen) return await relay.close()
     await relay.open()
     // Walks the DHT; nobody waits for it, and a failure is logged and made good by the next announcement.
-    void relayKey(this.#swarm).then((key) => records.announce([key], this.#stopping.signal))
+    void relayKey(this.#swarm).then((key) => records.announce('relay', [key], this.#stopping.signal))
   }
 }
 

@@ -5,6 +5,8 @@ import { ConfigError } from '../errors.ts'
 export type HostChoice =
   | { readonly kind: 'all' }
   | { readonly kind: 'none' }
+  /** What the swarm needs most, within this node's budget; see `placement.ts`. */
+  | { readonly kind: 'auto' }
   | { readonly kind: 'fraction'; readonly share: number }
   | { readonly kind: 'list'; readonly ranges: readonly { readonly layer: number; readonly first: number; readonly last: number }[] }
 
@@ -16,10 +18,10 @@ export interface ShardRange {
   readonly last: number
 }
 
-/** Reads `all`, `none`, `0.5`, or `<layer>:<first>-<last>,...`. Throws `ConfigError` naming the setting, `from`. */
+/** Reads `all`, `none`, `auto`, `0.5`, or `<layer>:<first>-<last>,...`. Throws `ConfigError` naming the setting, `from`. */
 export function parseHostChoice(text: string, from = '--host'): HostChoice {
   const value = text.trim()
-  if (value === 'all' || value === 'none') return { kind: value }
+  if (value === 'all' || value === 'none' || value === 'auto') return { kind: value }
   if (/^[0-9]*\.?[0-9]+$/.test(value)) {
     const share = Number(value)
     if (share > 0 && share <= 1) return { kind: 'fraction', share }
@@ -29,7 +31,7 @@ export function parseHostChoice(text: string, from = '--host'): HostChoice {
     const match = /^(\d{1,5}):(\d{1,5})(?:-(\d{1,5}))?$/.exec(part.trim())
     if (match === null)
       throw new ConfigError(
-        `${from} ${text}: expected all, none, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`,
+        `${from} ${text}: expected all, none, auto, a fraction such as 0.5, or <layer>:<first>-<last>,... but found "${part}"`,
       )
     const first = Number(match[2])
     const last = Number(match[3] ?? match[2])
@@ -50,6 +52,7 @@ export function chooseShards<T extends ShardRange>(choice: HostChoice, shards: r
     case 'all':
       return [...shards]
     case 'none':
+    case 'auto':
       return []
     case 'fraction': {
       const ranked = [...Map.groupBy(shards, (shard) => shard.layer).values()]

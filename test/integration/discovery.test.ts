@@ -12,6 +12,7 @@ import { ExpertHost } from '../../node/host/expert-host.ts'
 import { ExpertLinks } from '../../node/net/expert-links.ts'
 import { ProviderRecords } from '../../node/net/provider-records.ts'
 import type { SkeinNode } from '../../node/node.ts'
+import { createBlobStore } from '../../node/model/blob-store.ts'
 import { CostModel } from '../../node/router/cost-model.ts'
 import { openServedModels } from '../../node/served-model.ts'
 import { startBarePeer } from '../helpers/bare-peer.ts'
@@ -38,7 +39,7 @@ async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: readonly 
   t.after(() => engine.close())
   const { mesh, peer: self, privateKey } = await startBarePeer(t, { swarm: swarm.name, connectTo })
   const ledger = createLedger({ privateKey }, { swarm: swarm.name })
-  const models = await openServedModels(swarm.config({ host: 'none' }), engine, self, {})
+  const models = await openServedModels(['ember'], engine, createBlobStore({ dir: swarm.storeDir }), {})
   const links = new ExpertLinks({ dialer: mesh, onChange: () => {} })
   t.after(() => links.stop())
   const holders = new Holders({

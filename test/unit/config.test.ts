@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { mkdir, writeFile } from 'node:fs/promises'
-import { availableParallelism, homedir } from 'node:os'
+import { availableParallelism, homedir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
@@ -39,6 +39,7 @@ test('with nothing said, a node serves the embedded model to its own machine', a
     relay: { mode: 'auto', quota: RELAY_DEFAULTS },
     models: ['ember'],
     host: { kind: 'all' },
+    budget: { ramBytes: Math.floor(totalmem() / 4), diskBytes: 20e9 },
     threads: availableParallelism(),
     api: { host: '127.0.0.1', port: 4114, key: null },
     wire: 'f16',
@@ -87,6 +88,8 @@ const GOOD: Record<
   mdns: { flag: false, env: 'true', file: false, read: (config) => config.mdns },
   model: { flag: ['a', 'b'], env: 'c, d', file: ['e'], read: (config) => config.models.join(', ') },
   host: { flag: 'none', env: '0.5', file: '0:1-2', read: (config) => config.host.kind },
+  ram: { flag: '4GB', env: '512MiB', file: 1000, read: (config) => sizeText(config.budget.ramBytes) },
+  disk: { flag: '20 gb', env: '1.5TB', file: '7kib', read: (config) => sizeText(config.budget.diskBytes) },
   threads: { flag: '1', env: '2', file: 3, read: (config) => config.threads },
   apiHost: { flag: '::1', env: 'localhost', file: '127.0.0.1', read: (config) => config.api.host },
   apiPort: { flag: '0', env: '65535', file: 80, read: (config) => config.api.port },
@@ -95,6 +98,12 @@ const GOOD: Record<
   combine: { flag: 'driver', env: 'host', file: 'driver', read: (config) => config.combine },
   heatHalfLife: { flag: '1', env: '1440', file: 43_200, read: (config) => config.heatHalfLifeMs / 60_000 },
   log: { flag: 'silent', env: 'debug', file: 'error', read: (config) => config.logLevel },
+}
+
+/** The size as it is written above; any other as a number. */
+function sizeText(bytes: number): string {
+  const written = { 4e9: '4GB', [512 * 2 ** 20]: '512MiB', 2e10: '20 gb', 1.5e12: '1.5TB', [7 * 1024]: '7kib' } as Record<number, string>
+  return written[bytes] ?? String(bytes)
 }
 
 for (const [name, { flag, env, file, read }] of Object.entries(GOOD)) {
@@ -113,6 +122,10 @@ for (const [name, { flag, env, file, read }] of Object.entries(GOOD)) {
     assert.deepEqual(read(loadConfig({ data: plain }, { [environmentName(key)]: '' })), read(loadConfig({ data: plain }, {})))
   })
 }
+
+test('a node may answer with no model at all', async (t) => {
+  assert.deepEqual(loadConfig({ data: await dataDir(t), model: ['none'] }, {}).models, [])
+})
 
 test('the data directory comes from the flag, else from the environment', async (t) => {
   const [flag, env] = [await dataDir(t), await dataDir(t, { swarm: 'from-env-dir' })]
@@ -141,7 +154,10 @@ const BAD: readonly { key: SettingKey; flag: unknown; env?: string; says: RegExp
   { key: 'bootstrap', flag: ['/ip4/1.2.3.4/tcp/1/p2p/me'], env: '/ip4/1.2.3.4/tcp/1/p2p/me', says: /is not a multiaddr.*p2p/ },
   { key: 'mdns', flag: 'perhaps', env: 'perhaps', says: /must be true or false/ },
   { key: 'model', flag: 'a', env: 'a,,b', says: /must be a list of texts/ },
-  { key: 'host', flag: 'some', env: 'some', says: /expected all, none, a fraction/ },
+  { key: 'model', flag: ['none', 'a'], env: 'a, none', says: /none goes with no other model/ },
+  { key: 'host', flag: 'some', env: 'some', says: /expected all, none, auto, a fraction/ },
+  { key: 'ram', flag: '4 apples', env: '-1', says: /use a size such as 4GB/ },
+  { key: 'disk', flag: 'GB', env: '1,5GB', says: /use a size such as 4GB/ },
   { key: 'threads', flag: '0', env: '1.5', says: /whole number from 1 to 256/ },
   { key: 'threads', flag: 'many', env: '257', says: /whole number from 1 to 256/ },
   { key: 'apiPort', flag: '65536', env: '-1', says: /whole number from 0 to 65535/ },

@@ -5,7 +5,7 @@ import { Registry } from 'prom-client'
 import { createApi } from '../../../node/api/api.ts'
 import type { ApiInit } from '../../../node/api/api.ts'
 import { isLoopbackHost } from '../../../node/api/guard.ts'
-import { MODEL, ScriptedQueries, startApi } from './scripted.ts'
+import { MODEL, NO_HOLDINGS, ScriptedQueries, startApi } from './scripted.ts'
 
 const body = JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'x' }], max_tokens: 1 })
 
@@ -82,7 +82,7 @@ test('wants the API key for everything but the page and health', async (t) => {
 test('refuses to listen beyond loopback without a key', () => {
   const create = (init: Partial<ApiInit>) =>
     createApi(
-      { queries: new ScriptedQueries(), models: () => [], swarm: () => assert.fail(), metrics: new Registry() },
+      { queries: new ScriptedQueries(), models: () => [], swarm: () => assert.fail(), metrics: new Registry(), holdings: NO_HOLDINGS },
       { host: '127.0.0.1', port: 0, log: () => undefined, ...init },
     )
   for (const host of ['0.0.0.0', '::', '192.168.1.7', 'mesh.example']) {

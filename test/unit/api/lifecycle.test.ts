@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { Registry } from 'prom-client'
 import { createApi } from '../../../node/api/api.ts'
 import type { QueryEvent, QueryRequest } from '../../../node/driver/query.ts'
-import { MODEL, ScriptedQueries, startApi, textEvent, until } from './scripted.ts'
+import { MODEL, NO_HOLDINGS, ScriptedQueries, startApi, textEvent, until } from './scripted.ts'
 
 const chat = { model: MODEL, messages: [{ role: 'user' as const, content: 'x' }] }
 
@@ -121,7 +121,13 @@ test('stop cuts queries that do not heed their signal', async (t) => {
 })
 
 test('starts and stops in any order, and again', async (t) => {
-  const services = { queries: new ScriptedQueries(), models: () => [], swarm: () => assert.fail('not asked'), metrics: new Registry() }
+  const services = {
+    queries: new ScriptedQueries(),
+    models: () => [],
+    swarm: () => assert.fail('not asked'),
+    metrics: new Registry(),
+    holdings: NO_HOLDINGS,
+  }
   const api = createApi(services, { host: '127.0.0.1', port: 0, log: () => undefined })
   t.after(() => api.stop())
   await api.stop()

@@ -1,10 +1,12 @@
+import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import OpenAI from 'openai'
 import { Registry } from 'prom-client'
 import { createApi, type ApiInit } from '../../../node/api/api.ts'
-import type { ApiServices, ModelInfo, SwarmStatus } from '../../../node/api/services.ts'
+import type { ApiServices, HoldingsDoor, ModelInfo, SwarmStatus } from '../../../node/api/services.ts'
 import type { QueryEvent, QueryReport, QueryRequest, QueryService, TokenLogprob } from '../../../node/driver/query.ts'
 import { InvalidRequestError, ModelMissingError } from '../../../node/errors.ts'
+import type { HoldingEvent, HoldingsRequest } from '../../../node/host/holdings-service.ts'
 
 export const MODEL = 'ember-test'
 export const WORDS = ['The', ' mesh', ' is', ' awake', ' — ', 'é', '!']
@@ -130,11 +132,30 @@ export interface TestApi {
   readonly post: (path: string, body: unknown, headers?: Record<string, string>) => Promise<{ status: number; headers: Headers; json: any }>
 }
 
+/** Holdings that nobody may touch. */
+export const NO_HOLDINGS: HoldingsDoor = {
+  hold: () => assert.fail('not asked'),
+  release: () => assert.fail('not asked'),
+}
+
+/** Holdings of {@link MODEL} alone: what is asked comes back as the model's size in shards. */
+const SCRIPTED_HOLDINGS: HoldingsDoor = {
+  hold: (request) => sayHoldings(request, 'serving'),
+  release: (request) => sayHoldings(request, 'released'),
+}
+
+async function* sayHoldings({ model, what }: HoldingsRequest, state: 'serving' | 'released'): AsyncGenerator<HoldingEvent> {
+  if (model !== MODEL) throw new ModelMissingError(`nobody in the swarm announces a model ${model}`)
+  yield { kind: 'model', name: model, id: 'cid', shards: 1, bytes: what.length }
+  yield { kind: 'shard', layer: 0, first: 0, last: 3, state, reason: '' }
+  yield { kind: 'end', done: 1, failed: 0 }
+}
+
 /** An API over scripted services on a free port; stops with the test. */
 export async function startApi(t: TestContext, init: Partial<ApiInit> = {}): Promise<TestApi> {
   const queries = new ScriptedQueries()
   const metrics = new Registry()
-  const services: ApiServices = { queries, models: () => [MODEL_INFO], swarm: () => SWARM, metrics }
+  const services: ApiServices = { queries, models: () => [MODEL_INFO], swarm: () => SWARM, metrics, holdings: SCRIPTED_HOLDINGS }
   const logged: string[] = []
   const log = (event: string, fields: Readonly<Record<string, unknown>>): void => {
     logged.push(`${event} ${String(fields['error'])}`)

@@ -1,0 +1,254 @@
+import type { LedgerView } from '../../crdt/index.ts'
+import { isMeshError } from '../../protocols/wire/errors.ts'
+import { InvalidRequestError, ModelMissingError } from '../errors.ts'
+import { inLanes } from '../in-lanes.ts'
+import { isBlobCid } from '../model/blob-cid.ts'
+import type { BlobStore } from '../model/blob-store.ts'
+import { findModelId, openModel, registerModel } from '../model/library.ts'
+import type { ShardEntry } from '../model/manifest.ts'
+import { MODEL_LIMITS } from '../model/model-limits.ts'
+import { chooseShards, parseHostChoice } from '../router/shard-choice.ts'
+import { readHoldings, writeHoldings } from './holdings-file.ts'
+import type { HeldModel, Hosting } from './hosting.ts'
+
+/** Which experts of a model: as `--host` says it, `all`, a fraction, or `<layer>:<first>-<last>,...`. */
+export interface HoldingsRequest {
+  /** Friendly name or CID. */
+  readonly model: string
+  readonly what: string
+}
+
+/** What becomes of a request, told as it happens. */
+export type HoldingEvent =
+  | { readonly kind: 'model'; readonly name: string; readonly id: string; readonly shards: number; readonly bytes: number }
+  | {
+      readonly kind: 'shard'
+      readonly layer: number
+      readonly first: number
+      readonly last: number
+      readonly state: 'serving' | 'released' | 'failed'
+      /** Why it failed; empty otherwise. */
+      readonly reason: string
+    }
+  | { readonly kind: 'end'; readonly done: number; readonly failed: number }
+
+export interface HoldingsServiceComponents {
+  /** This node's peer id. */
+  readonly self: string
+  readonly hosting: Hosting
+  readonly store: BlobStore
+  readonly view: () => LedgerView
+  /** Whether a peer in the view is known to be gone. */
+  readonly isGone: (peer: string) => boolean
+  /** Brings a manifest into the store. */
+  readonly fetchManifest: (id: string, signal: AbortSignal) => Promise<void>
+  /** Where holdings are remembered over restarts. */
+  readonly file: string
+  readonly log: (event: string, fields: Record<string, unknown>) => void
+}
+
+/** Shards that are taken up at once: each fetches from several peers. */
+const CONCURRENT_SHARDS = 3
+/** Manifests looked at when a model is asked for by a name that is not known here. */
+const MAX_MANIFESTS = 16
+
+/** Holds and releases shards by hand, remembers them over restarts, and knows which are pinned. */
+export class HoldingsService {
+  readonly #components: HoldingsServiceComponents
+  readonly #pinned = new Set<string>()
+  #writing: Promise<void> = Promise.resolve()
+
+  constructor(components: HoldingsServiceComponents) {
+    this.#components = components
+  }
+
+  /** Whether placement must not give the shard up. */
+  isPinned(cid: string): boolean {
+    return this.#pinned.has(cid)
+  }
+
+  /**
+   * Takes up what was held when this node last ran, as far as its blobs are still here: pinned shards always, the others where `all` says
+   * so. Resolves when all are served.
+   */
+  async restore(all: boolean, signal: AbortSignal): Promise<void> {
+    const { hosting, store, file, log } = this.#components
+    const remembered = await readHoldings(file, (error) => log('holdings.damaged', { reason: error.message }))
+    for (const [id, { held, pinned }] of remembered) {
+      const model = hosting.model(id) ?? (await this.#openLocal(id))
+      if (model === null) continue
+      const wanted = new Set(all ? [...held, ...pinned] : pinned)
+      for (const cid of pinned) this.#pinned.add(cid)
+      for (const shard of shardsOf(model)) {
+        if (!wanted.has(shard.cid) || !(await store.has(shard.cid))) continue
+        await hosting
+          .hold(id, shard, signal)
+          .catch((error: Error) => log('shard.failed', { layer: shard.layer, first: shard.first, reason: error.message }))
+      }
+    }
+  }
+
+  /** Writes down what is held now; called after every change. */
+  remember(): void {
+    const { hosting, file, log } = this.#components
+    const holdings = new Map(
+      hosting.models.map(({ id }) => {
+        const held = hosting.shards(id, 'serving').map(({ cid }) => cid)
+        return [id, { held, pinned: held.filter((cid) => this.#pinned.has(cid)) }]
+      }),
+    )
+    this.#writing = this.#writing
+      .then(() => writeHoldings(file, holdings))
+      .catch((error: Error) => log('holdings.failed', { reason: error.message }))
+  }
+
+  /** Resolves when all is written down. */
+  async settled(): Promise<void> {
+    await this.#writing
+  }
+
+  /** Takes shards up, fetched from peers where they are not here. Throws `ModelMissingError`, `InvalidRequestError`, or `signal.reason`. */
+  async *hold(request: HoldingsRequest & { readonly pin: boolean }, signal: AbortSignal): AsyncGenerator<HoldingEvent> {
+    const { hosting, self } = this.#components
+    const model = await this.#find(request.model, signal)
+    const shards = chosenShards(request.what, model, self)
+    yield describe(model, shards)
+    yield* this.#each(shards, 'serving', async (shard) => {
+      await hosting.hold(model.id, shard, signal)
+      if (request.pin) this.#pinned.add(shard.cid)
+      this.remember()
+    })
+  }
+
+  /**
+   * Gives shards up, unless this node is the last that serves one of their experts and `force` is not set. Throws `ModelMissingError` or
+   * `InvalidRequestError`.
+   */
+  async *release(request: HoldingsRequest & { readonly force: boolean }, signal: AbortSignal): AsyncGenerator<HoldingEvent> {
+    const { hosting, self } = this.#components
+    const model = await this.#find(request.model, signal)
+    const asked = new Set(chosenShards(request.what, model, self).map(({ cid }) => cid))
+    const shards = hosting.shards(model.id, 'serving').filter(({ cid }) => asked.has(cid))
+    const last = request.force ? undefined : shards.find((shard) => this.#isLastHolder(model.id, shard))
+    if (last !== undefined) {
+      throw new InvalidRequestError(
+        `nobody else serves experts ${last.first}-${last.last} of layer ${last.layer} of ${model.manifest.name}: wait until another node holds ` +
+          'them, or release them all the same with --force',
+        'what',
+        'last_holder',
+      )
+    }
+    yield describe(model, shards)
+    yield* this.#each(shards, 'released', async (shard) => {
+      this.#pinned.delete(shard.cid)
+      await hosting.release(model.id, shard)
+      this.remember()
+    })
+  }
+
+  async *#each(
+    shards: readonly ShardEntry[],
+    state: 'serving' | 'released',
+    task: (shard: ShardEntry) => Promise<void>,
+  ): AsyncGenerator<HoldingEvent> {
+    let failed = 0
+    // What is released drains at once: one wait for all.
+    const lanes = state === 'released' ? Math.max(1, shards.length) : CONCURRENT_SHARDS
+    const events = inLanes(shards, lanes, async (shard): Promise<HoldingEvent> => {
+      const { layer, first, last } = shard
+      try {
+        await task(shard)
+        return { kind: 'shard', layer, first, last, state, reason: '' }
+      } catch (error) {
+        failed++
+        return { kind: 'shard', layer, first, last, state: 'failed', reason: (error as Error).message }
+      }
+    })
+    yield* events
+    yield { kind: 'end', done: shards.length - failed, failed }
+  }
+
+  #isLastHolder(model: string, shard: ShardEntry): boolean {
+    const { view, self, isGone } = this.#components
+    for (let expert = shard.first; expert <= shard.last; expert++) {
+      const others = view()
+        .holders(model, shard.layer, expert)
+        .filter((peer) => peer !== self && !isGone(peer))
+      if (others.length === 0) return true
+    }
+    return false
+  }
+
+  /** The model by name or CID: held here, in the store, or announced in the swarm. */
+  async #find(nameOrId: string, signal: AbortSignal): Promise<HeldModel> {
+    const { hosting, store, fetchManifest, view } = this.#components
+    const known = hosting.models.find(({ id, manifest }) => id === nameOrId || manifest.name === nameOrId)
+    if (known !== undefined) return known
+    const id = isBlobCid(nameOrId) ? nameOrId : await findModelId(store, nameOrId)
+    if (id !== undefined) {
+      if (!(await store.has(id))) await fetchManifest(id, signal)
+      return await this.#add(id)
+    }
+    const announced = new Set([...view().authors.values()].flatMap((author) => [...(author.holdings?.keys() ?? [])]))
+    const named: HeldModel[] = []
+    for (const other of [...announced].filter((model) => isBlobCid(model) && hosting.model(model) === undefined).slice(0, MAX_MANIFESTS)) {
+      const isThere =
+        (await store.has(other)) ||
+        (await fetchManifest(other, signal).then(
+          () => true,
+          () => false,
+        ))
+      if (isThere && (await openModel(store, other)).manifest.name === nameOrId) named.push(await this.#add(other))
+    }
+    if (named.length > 1) {
+      const ids = named.map((model) => model.id).join(', ')
+      throw new InvalidRequestError(`several models of the swarm are called ${nameOrId}: choose one by its CID: ${ids}`, 'model')
+    }
+    if (named[0] !== undefined) return named[0]
+    throw new ModelMissingError(
+      `nobody in the swarm announces a model ${JSON.stringify(nameOrId.slice(0, 80))}; give its CID if you know it`,
+    )
+  }
+
+  async #add(id: string): Promise<HeldModel> {
+    const { hosting, store } = this.#components
+    const model = await openModel(store, id)
+    if ((await findModelId(store, model.manifest.name)) === undefined) await registerModel(store, model.manifest.name, id)
+    return await hosting.add(model)
+  }
+
+  async #openLocal(id: string): Promise<HeldModel | null> {
+    const { hosting, store } = this.#components
+    try {
+      return await hosting.add(await openModel(store, id))
+    } catch (error) {
+      if (isMeshError(error, 'ModelMissingError') || isMeshError(error, 'ModelError')) return null
+      throw error
+    }
+  }
+}
+
+/** Largest manifest fetched. */
+export const MAX_MANIFEST_BYTES = MODEL_LIMITS.manifestBytes
+
+/** The model's shards, in its manifest's order. */
+export function shardsOf({ manifest }: Pick<HeldModel, 'manifest'>): ShardEntry[] {
+  return manifest.blobs.filter((blob) => blob.role === 'experts')
+}
+
+function chosenShards(what: string, model: HeldModel, self: string): ShardEntry[] {
+  try {
+    const choice = parseHostChoice(what, 'experts')
+    if (choice.kind === 'none' || choice.kind === 'auto') {
+      throw new InvalidRequestError(`experts ${what}: expected all, a fraction such as 0.5, or <layer>:<first>-<last>,...`, 'what')
+    }
+    return chooseShards(choice, shardsOf(model), self)
+  } catch (error) {
+    if (isMeshError(error, 'ConfigError')) throw new InvalidRequestError((error as Error).message, 'what')
+    throw error
+  }
+}
+
+function describe({ id, manifest }: HeldModel, shards: readonly ShardEntry[]): HoldingEvent {
+  return { kind: 'model', name: manifest.name, id, shards: shards.length, bytes: shards.reduce((sum, shard) => sum + shard.bytes, 0) }
+}
