@@ -1,5 +1,6 @@
 import { basename, join } from 'node:path'
 import { ModelError } from '../errors.ts'
+import type { SourceType } from './dtypes/index.ts'
 import { readJsonObject } from './files.ts'
 import { plainTensor, readSafetensorsHeader } from './safetensors.ts'
 import type { StoredTensor } from './safetensors.ts'
@@ -16,6 +17,8 @@ export interface CheckpointTensors {
   /** Files that hold them. */
   readonly files: readonly string[]
   has(name: string): boolean
+  /** How the tensor's numbers are coded; undefined when there is no such tensor. Throws `ModelError` for a type that is not read. */
+  typeOf(name: string): SourceType | undefined
   /** Throws `ModelError` when the tensor is missing, has another shape, or has a type that is not read. */
   get(name: string, shape: readonly number[]): SourceTensor
 }
@@ -58,6 +61,7 @@ export function checkedTensors({ origin, files, find }: TensorSource): Checkpoin
   return {
     files,
     has: (name) => find(name) !== undefined,
+    typeOf: (name) => find(name)?.dtype,
     get: (name, shape) => {
       const tensor = find(name)
       if (tensor === undefined) {

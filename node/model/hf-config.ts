@@ -32,11 +32,12 @@ export class HfConfig {
 
   /** A whole number in 1..max; a missing or null field takes `fallback`, or is an error without one. */
   count(field: string, max: number, fallback?: number): number {
-    const value = this.#get(field) ?? fallback
-    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1 || value > max) {
-      throw this.#wrong(field, `a whole number from 1 to ${max}`)
-    }
-    return value
+    return this.#wholeFrom(1, field, max, fallback)
+  }
+
+  /** A whole number in 0..max; like `count` otherwise. */
+  whole(field: string, max: number, fallback?: number): number {
+    return this.#wholeFrom(0, field, max, fallback)
   }
 
   /** A number above 0; like `count` otherwise. */
@@ -67,6 +68,14 @@ export class HfConfig {
   /** Refuses the checkpoint for something that this version does not run. */
   unsupported(field: string, why: string): ModelError {
     return new ModelError(`${this.#path}: ${this.#prefix}${field} ${JSON.stringify(this.#fields[field]) ?? ''} is not supported: ${why}`)
+  }
+
+  #wholeFrom(min: number, field: string, max: number, fallback: number | undefined): number {
+    const value = this.#get(field) ?? fallback
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min || value > max) {
+      throw this.#wrong(field, `a whole number from ${min} to ${max}`)
+    }
+    return value
   }
 
   #get(field: string): unknown {

@@ -28,7 +28,17 @@ export interface ModelConfig {
 }
 
 /** Hugging Face names of the architectures that have an adapter. */
-export const ARCHITECTURES = ['Qwen3MoeForCausalLM', 'OlmoeForCausalLM', 'MixtralForCausalLM'] as const
+export const ARCHITECTURES = [
+  'Qwen3MoeForCausalLM',
+  'OlmoeForCausalLM',
+  'MixtralForCausalLM',
+  'Qwen2MoeForCausalLM',
+  'GptOssForCausalLM',
+  'DeepseekV2ForCausalLM',
+  'DeepseekV3ForCausalLM',
+  'GraniteMoeForCausalLM',
+  'Glm4MoeForCausalLM',
+] as const
 export type Architecture = (typeof ARCHITECTURES)[number]
 
 /** Queries in groups that share a key-value head. */

@@ -1,22 +1,29 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { createEngine } from '../../node/engine/onnx-engine.ts'
 import type { Engine } from '../../node/engine/engine.ts'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import { packCheckpoint } from '../../node/model/pack.ts'
 import type { QuantKind } from '../../node/model/manifest.ts'
 import type { ModelPackage } from '../../node/model/package.ts'
+import { EMBER_CHECKPOINT, goldenCheckpoint } from './checkpoint.ts'
 
-/** Folders of the checkpoints that tests run. */
-const CHECKPOINTS = Object.freeze({
-  ember: new URL('../../node/model/ember/', import.meta.url),
-  'random-qwen3moe': new URL('../golden/random-qwen3moe/', import.meta.url),
-  'random-olmoe': new URL('../golden/random-olmoe/', import.meta.url),
-  'random-mixtral': new URL('../golden/random-mixtral/', import.meta.url),
-})
-export type CheckpointName = keyof typeof CHECKPOINTS
+/** Checkpoints that tests run: the embedded model, and random weights in test/golden. */
+export type CheckpointName =
+  | 'ember'
+  | 'random-qwen3moe'
+  | 'random-olmoe'
+  | 'random-mixtral'
+  | 'random-qwen2moe'
+  | 'random-gptoss'
+  | 'random-gptoss-mxfp4'
+  | 'random-deepseek2'
+  | 'random-deepseek2-lite'
+  | 'random-deepseek3'
+  | 'random-deepseek3-fp8'
+  | 'random-granitemoe'
+  | 'random-glm4moe'
 
 /** Anything with an end: a test or a whole file. */
 interface Teardown {
@@ -32,7 +39,7 @@ export async function packForTest(
   const dir = await mkdtemp(join(tmpdir(), 'skein-packed-'))
   t.after(() => rm(dir, { recursive: true, force: true }))
   const model = await packCheckpoint({
-    dir: fileURLToPath(CHECKPOINTS[name]),
+    dir: name === 'ember' ? EMBER_CHECKPOINT : goldenCheckpoint(name),
     store: createBlobStore({ dir }),
     quant: quant.kind,
     tokenizer: 'optional',

@@ -35,7 +35,7 @@ export function readGroupedAttention(hf: HfConfig, init: Partial<GroupedAttentio
   if (heads % kvHeads !== 0) throw hf.unsupported('num_key_value_heads', `it does not divide the ${heads} attention heads`)
   const hiddenSize = hf.count('hidden_size', MODEL_LIMITS.hiddenSize)
   const headDim = hf.count('head_dim', MODEL_LIMITS.headDim, Math.floor(hiddenSize / heads))
-  if (headDim % HEAD_MULTIPLE !== 0) throw hf.unsupported('head_dim', `a head's size, ${headDim}, must be a multiple of ${HEAD_MULTIPLE}`)
+  if (headDim % HEAD_MULTIPLE !== 0) throw hf.unsupported('head_dim', `a head of ${headDim} numbers is no multiple of ${HEAD_MULTIPLE}`)
   return {
     kind: 'grouped',
     heads,
@@ -50,15 +50,43 @@ export function readGroupedAttention(hf: HfConfig, init: Partial<GroupedAttentio
   }
 }
 
-/** One window for all layers (`sliding_window`, which `use_sliding_window` may turn off); null when it covers the whole context. */
-export function readSlidingWindow(
+/** Which layers have a window where config.json does not say it in `layer_types`. */
+export interface SlidingRule {
+  /** Where `use_sliding_window` is not given. */
+  readonly on: boolean
+  /** null: without `layer_types`, a window that is on is refused. */
+  readonly isSliding: ((layer: number) => boolean) | null
+}
+
+/** `sliding_window`, which `use_sliding_window` may turn off, and its layers; null when it covers the whole context. */
+export function readSliding(
   hf: HfConfig,
   { layers, maxContext }: Pick<ModelConfig, 'layers' | 'maxContext'>,
+  rule: SlidingRule,
 ): ModelConfig['sliding'] {
-  const isOn = hf.flag('use_sliding_window', true)
-  if (hf.raw('sliding_window') === undefined || !isOn) return null
+  const types = readLayerTypes(hf, layers)
+  const given = hf.raw('sliding_window')
+  if (!hf.flag('use_sliding_window', rule.on) || given === undefined) return null
   const window = hf.count('sliding_window', MODEL_LIMITS.maxContext)
-  return window >= maxContext ? null : { window, layers: Array.from({ length: layers }, (_, layer) => layer) }
+  if (window >= maxContext) return null
+  if (types === undefined && rule.isSliding === null) {
+    throw hf.unsupported('use_sliding_window', 'layer_types must say which layers have the window')
+  }
+  const all = Array.from({ length: layers }, (_, layer) => layer)
+  const sliding = all.filter((layer) => (types === undefined ? rule.isSliding!(layer) : types[layer] === SLIDING))
+  return sliding.length === 0 ? null : { window, layers: sliding }
+}
+
+const SLIDING = 'sliding_attention'
+const LAYER_TYPES: readonly unknown[] = ['full_attention', SLIDING]
+
+function readLayerTypes(hf: HfConfig, layers: number): readonly unknown[] | undefined {
+  const types = hf.raw('layer_types')
+  if (types === undefined) return undefined
+  if (!Array.isArray(types) || types.length !== layers || !types.every((type) => LAYER_TYPES.includes(type))) {
+    throw hf.unsupported('layer_types', `expected ${LAYER_TYPES.join(' or ')} for each of the ${layers} layers`)
+  }
+  return types
 }
 
 /** Chosen experts per token, at most the number of experts. */

@@ -1,6 +1,6 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
-import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSlidingWindow } from './common-config.ts'
+import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readRope } from './rope.ts'
 import { namedLayerWeights, separateExperts } from './tensor-names.ts'
 
@@ -18,7 +18,7 @@ export const mixtral: ArchitectureAdapter = {
       attention,
       rope,
       maxContext,
-      sliding: readSlidingWindow(hf, { layers: common.layers, maxContext }),
+      sliding: readSliding(hf, { layers: common.layers, maxContext }, { on: true, isSliding: () => true }),
       experts,
       expertsPerToken: readExpertsPerToken(hf, experts),
       expertSize: hf.count('intermediate_size', MODEL_LIMITS.expertSize),

@@ -1,6 +1,6 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
-import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSlidingWindow } from './common-config.ts'
+import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readQwenDenseLayers } from './qwen-dense-layers.ts'
 import { readRope } from './rope.ts'
 import { namedLayerWeights, separateExperts } from './tensor-names.ts'
@@ -19,7 +19,7 @@ export const qwen3Moe: ArchitectureAdapter = {
       attention,
       rope,
       maxContext,
-      sliding: readSlidingWindow(hf, { layers: common.layers, maxContext }),
+      sliding: readSliding(hf, { layers: common.layers, maxContext }, { on: false, isSliding: () => true }),
       dense: readQwenDenseLayers(hf, common.layers),
       experts,
       expertsPerToken: readExpertsPerToken(hf, experts),

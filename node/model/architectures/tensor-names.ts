@@ -20,6 +20,13 @@ const LAYER_TENSORS: Readonly<Record<string, string>> = Object.freeze({
   dense_down: 'mlp.down_proj.weight',
 })
 
+/** Shared experts as DeepSeek and GLM call them. */
+export const SHARED_EXPERTS = Object.freeze({
+  shared_gate: 'mlp.shared_experts.gate_proj.weight',
+  shared_up: 'mlp.shared_experts.up_proj.weight',
+  shared_down: 'mlp.shared_experts.down_proj.weight',
+})
+
 /** Looks each weight of a layer up under its usual name, or under the one in `others`. */
 export function namedLayerWeights(others: Readonly<Record<string, string>> = {}): ArchitectureAdapter['layerWeight'] {
   const names = { ...LAYER_TENSORS, ...others }

@@ -203,8 +203,9 @@ test('an interrupted packing leaves no model and no unfinished file', async (t) 
 
 const REFUSED: Record<string, { from?: string; fields: Record<string, unknown>; message: RegExp }> = {
   'an unknown architecture': {
-    fields: { architectures: ['GptOssForCausalLM'] },
-    message: /"GptOssForCausalLM"\] is not supported; known: Qwen3MoeForCausalLM, OlmoeForCausalLM, MixtralForCausalLM/,
+    fields: { architectures: ['LlamaForCausalLM'] },
+    message:
+      /"LlamaForCausalLM"\] is not supported; known: Qwen3MoeForCausalLM, OlmoeForCausalLM, MixtralForCausalLM, .*, Glm4MoeForCausalLM$/,
   },
   'no architecture': { fields: { architectures: undefined }, message: /\(none\) is not supported/ },
   'an unknown rotary embedding': {
