@@ -11,6 +11,8 @@ import { planDispatch } from '../router/dispatch-plan.ts'
 import { CancelScope } from './cancel-scope.ts'
 import { callOf, groupOf } from './expert-group.ts'
 import type { ExpertGroup, ExpertRun, LayerWork } from './expert-group.ts'
+import { afterBusy, busyMs, exclude, NOBODY, whyNobody } from './excluded.ts'
+import type { Excluded } from './excluded.ts'
 import type { Candidate, Holders } from './holders.ts'
 import type { Tally } from './tally.ts'
 
@@ -74,14 +76,14 @@ export class Dispatcher {
    */
   async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
     const startedAt = performance.now()
-    const partials = await this.#runRuns(context, work, work.runs, [])
+    const partials = await this.#runRuns(context, work, work.runs, NOBODY)
     into.fill(0)
     combine(work, partials, into)
     const remoteUs = Math.max(...partials.map((partial) => partial.remoteUs))
     if (remoteUs > 0 && context.priority === Priority.decode) context.tally.layerDone((performance.now() - startedAt) * 1000 - remoteUs)
   }
 
-  async #runRuns(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: readonly string[]): Promise<Partial[]> {
+  async #runRuns(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: Excluded): Promise<Partial[]> {
     const groups = await this.#plan(context, work, runs, excluded)
     if (groups.length === 1) return this.#runGroup(context, work, groups[0]!, excluded)
     const answers = await Promise.allSettled(groups.map((group) => this.#runGroup(context, work, group, excluded)))
@@ -91,7 +93,7 @@ export class Dispatcher {
     })
   }
 
-  async #plan(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: readonly string[]): Promise<Assigned[]> {
+  async #plan(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: Excluded): Promise<Assigned[]> {
     const sought = new Set<number>()
     let searching: AbortSignal | null = null
     for (;;) {
@@ -100,8 +102,12 @@ export class Dispatcher {
       const orphan = runs.find((run) => !candidates.some((candidate) => candidate.holds(work.layer, run.expert)))
       if (orphan === undefined) return this.#assign(context, work, runs, candidates)
       // One look-up finds the hosts of one shard; the layer's other experts may lie in others.
-      if (sought.has(orphan.expert))
-        throw new NoRouteError(work.layer, orphan.expert, excluded.length > 0 ? failedHosts(excluded.length) : 'nobody announces it')
+      if (sought.has(orphan.expert)) {
+        const pardoned = await afterBusy(context.scope, excluded)
+        if (pardoned === null) throw new NoRouteError(work.layer, orphan.expert, whyNobody(excluded))
+        excluded = pardoned
+        continue
+      }
       sought.add(orphan.expert)
       searching ??= AbortSignal.any([context.scope.signal, AbortSignal.timeout(DISCOVERY_TIMEOUT_MS)])
       await this.#components.discover(context.model, work.layer, orphan.expert, searching)
@@ -109,9 +115,9 @@ export class Dispatcher {
   }
 
   /** Hosts not excluded; those that are backed off only count for experts that nobody else serves. */
-  #candidates(model: string, layer: number, runs: readonly ExpertRun[], excluded: readonly string[]): Candidate[] {
+  #candidates(model: string, layer: number, runs: readonly ExpertRun[], excluded: Excluded): Candidate[] {
     const { holders, costs } = this.#components
-    const all = holders.candidates(model).filter((candidate) => !excluded.includes(candidate.peer))
+    const all = holders.candidates(model).filter((candidate) => !excluded.peers.includes(candidate.peer))
     const fit = all.filter((candidate) => candidate.local || costs.backoffMs(candidate.peer) === 0)
     if (fit.length === all.length) return all
     const needed = runs.filter((run) => !fit.some((candidate) => candidate.holds(layer, run.expert)))
@@ -148,14 +154,14 @@ export class Dispatcher {
     })
   }
 
-  async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: readonly string[]): Promise<Partial[]> {
+  async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: Excluded): Promise<Partial[]> {
     if (assigned.local) {
       try {
         return [await this.#runLocally(context, work, assigned)]
       } catch (error) {
         // The shard was given up between the plan and its turn.
         if (!(error instanceof PeerRefusedError)) throw error
-        return this.#runRuns(context, work, assigned.group.runs, [...excluded, assigned.peer])
+        return this.#runRuns(context, work, assigned.group.runs, exclude(excluded, assigned.peer, null))
       }
     }
     const scope = new CancelScope()
@@ -167,13 +173,17 @@ export class Dispatcher {
       if (first.kind === 'answered') return [first.value]
       context.scope.throwIfCancelled()
       if (first.kind === 'failed' && !isPeerFailure(first.error)) throw first.error
-      if (first.kind === 'failed' && excluded.length + 1 >= MAX_ATTEMPTS) {
+      let others = exclude(excluded, assigned.peer, first.kind === 'failed' ? busyMs(first.error) : null)
+      if (first.kind === 'failed' && others.peers.length >= MAX_ATTEMPTS) {
         const [run] = assigned.group.runs
-        throw new NoRouteError(work.layer, run!.expert, `${failedHosts(MAX_ATTEMPTS)}, the last so: ${first.error.message}`)
+        const why = `${whyNobody(others)}, the last so: ${first.error.message}`
+        const pardoned = await afterBusy(context.scope, others)
+        if (pardoned === null) throw new NoRouteError(work.layer, run!.expert, why)
+        others = pardoned
       }
       context.tally.retried++
       const rescue = { ...context, scope }
-      const second = this.#runRuns(rescue, work, assigned.group.runs, [...excluded, assigned.peer])
+      const second = this.#runRuns(rescue, work, assigned.group.runs, others)
       if (first.kind === 'failed') return await second
       let isSilent = true
       const late = primary.then((value) => [value]).finally(() => (isSilent = false))
@@ -315,10 +325,6 @@ function sumInExpertOrder(work: LayerWork, partials: readonly Partial[], into: F
 
 function layerRows(group: ExpertGroup): Uint16Array {
   return group.pickRow.map((row) => group.rowOf[row]!)
-}
-
-function failedHosts(count: number): string {
-  return count === 1 ? 'its only host failed' : `${count} hosts failed`
 }
 
 /** Failures of a peer, which another replica may mend. */

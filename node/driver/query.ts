@@ -1,24 +1,12 @@
 /** One query: what is asked of the driver, and what it tells while answering. */
+import type { SamplerOptions } from '../engine/sampler.ts'
 
 export interface ChatMessage {
   readonly role: string
   readonly content: string
 }
 
-export interface Sampling {
-  /** 0 is greedy. */
-  readonly temperature: number
-  /** 0 keeps all. */
-  readonly topK: number
-  readonly topP: number
-  readonly minP: number
-  /** 1 is none. */
-  readonly repetitionPenalty: number
-  readonly frequencyPenalty: number
-  readonly presencePenalty: number
-  /** Equal seeds give equal answers. */
-  readonly seed: number
-}
+export type Sampling = SamplerOptions
 
 /** What a row of numbers is on the wire. */
 export type WireType = 'f32' | 'f16' | 'i8'
