@@ -34,17 +34,17 @@ export interface DaemonInit {
 
 /**
  * Starts `skein up` with the flags and resolves once it serves; rejects with what it said when it does not. It never outlives this
- * process, unless that is killed without warning.
+ * process: the daemon stops when its IPC channel ends.
  */
 export async function spawnDaemon(flags: readonly string[], init: DaemonInit = {}): Promise<DaemonProcess> {
   init.signal?.throwIfAborted()
-  const child = spawn(process.execPath, [MAIN, 'up', ...flags], { stdio: ['ignore', 'pipe', 'pipe'], env: init.env ?? process.env })
+  const child = spawn(process.execPath, [MAIN, 'up', ...flags], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], env: init.env ?? process.env })
   const killNow = (): void => void child.kill('SIGKILL')
   process.once('exit', killNow)
   init.signal?.addEventListener('abort', killNow, { once: true })
   let errors = ''
   let printed = ''
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-OUTPUT_CHARACTERS)))
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-OUTPUT_CHARACTERS)))
   const exited = new Promise<number | string>((resolve) => {
     child.on('exit', (code, signal) => {
       process.off('exit', killNow)
@@ -52,7 +52,7 @@ export async function spawnDaemon(flags: readonly string[], init: DaemonInit = {
     })
   })
   const serving = new Promise<void>((resolve) => {
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    child.stdout!.setEncoding('utf8').on('data', (text: string) => {
       printed = (printed + text).slice(-OUTPUT_CHARACTERS)
       if (/^api .*\n/m.test(printed)) resolve()
     })

@@ -2,7 +2,10 @@
 const SAME_REQUEST_MS = 1_000
 const EXIT_INTERRUPTED = 130
 
-/** Calls `onStop` at the first SIGINT or SIGTERM; a later one ends the process on the spot. */
+/**
+ * Calls `onStop` at the first SIGINT or SIGTERM, or when the parent that holds the other end of this process' IPC channel is gone; a later
+ * signal ends the process on the spot.
+ */
 export function onStopSignal(onStop: () => void): void {
   let askedAt: number | null = null
   const onSignal = (): void => {
@@ -14,4 +17,5 @@ export function onStopSignal(onStop: () => void): void {
   }
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)
+  process.once('disconnect', onSignal)
 }

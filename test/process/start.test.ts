@@ -134,3 +134,12 @@ test('a daemon that dies ends the swarm with an error that names it', { timeout:
   assert.match(run.said(), /failed: host-2 ended with SIGKILL/)
   for (const [name, pid] of processesOf(run.printed())) assert.equal(isAlive(pid), false, `${name} is still there`)
 })
+
+test('daemons whose swarm was killed without warning stop by themselves', { timeout: 120_000 }, async (t) => {
+  const run = await start(t, [])
+  await until(() => run.printed().includes('Ctrl-C stops it'), { what: 'the swarm runs', timeoutMs: 60_000 })
+  process.kill(run.pid, 'SIGKILL')
+  const pids = processesOf(run.printed())
+  assert.equal(pids.size, 4)
+  await until(() => [...pids.values()].every((pid) => !isAlive(pid)), { what: 'all daemons are gone', timeoutMs: END_TIMEOUT_MS })
+})
