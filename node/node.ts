@@ -13,6 +13,7 @@ import { Holders } from './driver/holders.ts'
 import { LinkKeeper } from './driver/link-keeper.ts'
 import { RoutingCounts } from './driver/routing-counts.ts'
 import { createEngine } from './engine/onnx-engine.ts'
+import { expertMaps } from './expert-map.ts'
 import { ExpertHost } from './host/expert-host.ts'
 import { HoldingsService, MAX_MANIFEST_BYTES, shardsOf } from './host/holdings-service.ts'
 import { Hosting } from './host/hosting.ts'
@@ -239,7 +240,14 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       swarmStatus({ config, mesh, models, hosting, view: () => ledger.view(), links, costs, holders, relaying, startedAt })
     registerNodeMetrics(metrics, { host, links, driver, status, ledger })
     const api = createApi(
-      { queries: driver, models: () => modelInfos({ models, holders }), swarm: status, metrics, holdings },
+      {
+        queries: driver,
+        models: () => modelInfos({ models, holders }),
+        swarm: status,
+        experts: () => expertMaps({ models, view: ledger.view(), nowMs: Date.now() }),
+        metrics,
+        holdings,
+      },
       { host: config.api.host, port: config.api.port, apiKey: config.api.key, log: info },
     )
     const { url } = await api.start()

@@ -176,6 +176,7 @@ export function createApp(init: AppInit): App {
     holdings(parseReleaseRequest, (request, signal) => services.holdings.release(request, signal)),
   )
   route('GET', '/api/swarm', (c) => c.json(services.swarm()))
+  route('GET', '/api/experts', (c) => c.json({ models: services.experts() }))
   route('GET', '/', (c) => c.html(page.html, 200, { 'content-security-policy': page.csp, 'referrer-policy': 'no-referrer' }))
 
   return {

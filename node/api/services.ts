@@ -7,6 +7,7 @@ export interface ApiServices {
   readonly queries: QueryService
   models(): readonly ModelInfo[]
   swarm(): SwarmStatus
+  experts(): readonly ExpertMap[]
   readonly metrics: Registry
   readonly holdings: HoldingsDoor
 }
@@ -36,6 +37,25 @@ export interface Coverage {
   readonly covered: number
   /** Live hosts of the rarest expert. */
   readonly minReplicas: number
+}
+
+/** Use and coverage of every expert of a model, by layer and expert, as the ledger of the whole swarm has them. */
+export interface ExpertMap {
+  readonly model: string
+  readonly id: string
+  readonly layers: number
+  readonly experts: number
+  /** Drivers whose counts are in it. */
+  readonly authors: number
+  readonly coverage: Coverage
+  /** Tokens per second of late. */
+  readonly rates: readonly (readonly number[])[]
+  /** Tokens ever. */
+  readonly tokens: readonly (readonly number[])[]
+  /** Live peers that state to serve the expert. */
+  readonly hosts: readonly (readonly number[])[]
+  /** Pairs of experts that tokens use together, the top ones of each layer, and tokens per second that do. */
+  readonly pairs: readonly { readonly layer: number; readonly a: number; readonly b: number; readonly rate: number }[]
 }
 
 export interface SwarmStatus {

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import OpenAI from 'openai'
+import type { ExpertMap } from '../../node/api/services.ts'
 import type { QueryReport } from '../../node/driver/query.ts'
 import { EMBER_CHECKPOINT } from '../helpers/checkpoint.ts'
 import { CLEAN_ENV, daemonSwarm, HOSTS, skein, statusOf } from '../helpers/daemon-swarm.ts'
@@ -153,6 +154,27 @@ describe('a swarm of four processes', { timeout: 240_000 }, () => {
     const { calls, exact } = reportOf(answer)
     assert.equal(exact, true)
     assert.ok(calls.local > 0, 'the host uses its own experts')
+  })
+
+  test('every node has the same map of what the swarm uses and covers', async () => {
+    const mapOf = async (name: string) =>
+      ((await (await fetch(`${swarm().get(name).url}/api/experts`)).json()) as { models: ExpertMap[] }).models[0]!
+    const host = await until(
+      async () => {
+        const map = await mapOf('host-3')
+        return map.pairs.length > 0 && map.authors > 0 ? map : null
+      },
+      { what: 'heat reaches a host that drives nothing' },
+    )
+    const { layers, experts, coverage } = host
+    assert.deepEqual([layers, experts, coverage], [6, 16, { experts: 96, covered: 96, minReplicas: 2 }])
+    for (const rows of [host.rates, host.tokens, host.hosts]) {
+      assert.equal(rows.length, layers)
+      for (const row of rows) assert.equal(row.length, experts)
+    }
+    assert.ok(host.rates.flat().some((rate) => rate > 0))
+    for (const { layer, a, b, rate } of host.pairs) assert.ok(layer < layers && a < b && b < experts && rate > 0)
+    assert.deepEqual((await mapOf('gateway')).hosts, host.hosts)
   })
 
   test('skein status, ask and models speak with the daemon of a data directory', async () => {

@@ -67,7 +67,7 @@ test('lets in the origins and hosts it is told to', async (t) => {
 test('wants the API key for everything but the page and health', async (t) => {
   const { url, client, post } = await startApi(t, { apiKey: 'sk-right' })
   for (const authorization of [undefined, 'Bearer sk-wrong', 'Basic sk-right', 'Bearer ', 'sk-right']) {
-    for (const path of ['/v1/models', '/api/swarm', '/metrics', '/nowhere']) {
+    for (const path of ['/v1/models', '/api/swarm', '/api/experts', '/metrics', '/nowhere']) {
       const answer = await send(url, 'GET', path, authorization === undefined ? {} : { authorization })
       assert.deepEqual([answer.status, answer.code, answer.headers['www-authenticate']], [401, 'invalid_api_key', 'Bearer'])
     }
@@ -82,7 +82,14 @@ test('wants the API key for everything but the page and health', async (t) => {
 test('refuses to listen beyond loopback without a key', () => {
   const create = (init: Partial<ApiInit>) =>
     createApi(
-      { queries: new ScriptedQueries(), models: () => [], swarm: () => assert.fail(), metrics: new Registry(), holdings: NO_HOLDINGS },
+      {
+        queries: new ScriptedQueries(),
+        models: () => [],
+        swarm: () => assert.fail(),
+        experts: () => [],
+        metrics: new Registry(),
+        holdings: NO_HOLDINGS,
+      },
       { host: '127.0.0.1', port: 0, log: () => undefined, ...init },
     )
   for (const host of ['0.0.0.0', '::', '192.168.1.7', 'mesh.example']) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { MODEL, REPORT, WORDS, end, startApi, textEvent } from './scripted.ts'
+import { EXPERTS, MODEL, REPORT, WORDS, end, startApi, textEvent } from './scripted.ts'
 
 const TEXT = WORDS.join('')
 const messages = [{ role: 'user' as const, content: 'what is it' }]
@@ -283,6 +283,7 @@ test('serves health, swarm, metrics and the page', async (t) => {
   assert.deepEqual(await (await get('/health')).json(), { status: 'ok', ready: true })
   const swarm = (await (await get('/api/swarm')).json()) as { peer: string; peers: unknown[] }
   assert.deepEqual([swarm.peer, swarm.peers.length], ['peer-b', 1])
+  assert.deepEqual(await (await get('/api/experts')).json(), { models: [EXPERTS] })
   const exposed = await get('/metrics')
   assert.match(exposed.headers.get('content-type') ?? '', /^text\/plain/)
   const text = await exposed.text()

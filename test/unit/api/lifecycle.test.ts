@@ -125,6 +125,7 @@ test('starts and stops in any order, and again', async (t) => {
     queries: new ScriptedQueries(),
     models: () => [],
     swarm: () => assert.fail('not asked'),
+    experts: () => [],
     metrics: new Registry(),
     holdings: NO_HOLDINGS,
   }

@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test'
 import OpenAI from 'openai'
 import { Registry } from 'prom-client'
 import { createApi, type ApiInit } from '../../../node/api/api.ts'
-import type { ApiServices, HoldingsDoor, ModelInfo, SwarmStatus } from '../../../node/api/services.ts'
+import type { ApiServices, ExpertMap, HoldingsDoor, ModelInfo, SwarmStatus } from '../../../node/api/services.ts'
 import type { QueryEvent, QueryReport, QueryRequest, QueryService, TokenLogprob } from '../../../node/driver/query.ts'
 import { InvalidRequestError, ModelMissingError } from '../../../node/errors.ts'
 import type { HoldingEvent, HoldingsRequest } from '../../../node/host/holdings-service.ts'
@@ -120,6 +120,19 @@ const SWARM: SwarmStatus = {
   routing: [{ model: MODEL, tokens: 12 }],
 }
 
+export const EXPERTS: ExpertMap = {
+  model: MODEL,
+  id: MODEL_INFO.id,
+  layers: 1,
+  experts: 2,
+  authors: 1,
+  coverage: { experts: 2, covered: 1, minReplicas: 0 },
+  rates: [[1.5, 0]],
+  tokens: [[120, 0]],
+  hosts: [[2, 0]],
+  pairs: [{ layer: 0, a: 0, b: 1, rate: 0.25 }],
+}
+
 export interface TestApi {
   readonly url: string
   readonly queries: ScriptedQueries
@@ -155,7 +168,14 @@ async function* sayHoldings({ model, what }: HoldingsRequest, state: 'serving' |
 export async function startApi(t: TestContext, init: Partial<ApiInit> = {}): Promise<TestApi> {
   const queries = new ScriptedQueries()
   const metrics = new Registry()
-  const services: ApiServices = { queries, models: () => [MODEL_INFO], swarm: () => SWARM, metrics, holdings: SCRIPTED_HOLDINGS }
+  const services: ApiServices = {
+    queries,
+    models: () => [MODEL_INFO],
+    swarm: () => SWARM,
+    experts: () => [EXPERTS],
+    metrics,
+    holdings: SCRIPTED_HOLDINGS,
+  }
   const logged: string[] = []
   const log = (event: string, fields: Readonly<Record<string, unknown>>): void => {
     logged.push(`${event} ${String(fields['error'])}`)
