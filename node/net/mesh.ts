@@ -16,6 +16,8 @@ import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
 import { directTls } from './direct-tls.ts'
 import type { MeshDatastore } from './mesh-datastore.ts'
+import { transportParts } from './punch/transport-parts.ts'
+import type { TransportParts } from './punch/transport-parts.ts'
 import { quietYamux } from './quiet-yamux.ts'
 import { reachability } from './reachability.ts'
 import type { Reachability } from './reachability.ts'
@@ -33,6 +35,8 @@ export type MeshServices = {
   reachability: Reachability
   relay: RelayServer
   relayDesk: RelayDesk
+  /** What transports outside libp2p's own list are made of. */
+  parts: TransportParts
 }
 export type Mesh = Libp2p<MeshServices>
 
@@ -110,6 +114,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
         emitSelf: false,
         runOnLimitedConnection: true,
       }),
+      parts: transportParts(),
     },
   })
 }
