@@ -24,6 +24,8 @@ export interface Config {
   readonly listen: readonly string[]
   readonly bootstrap: readonly string[]
   readonly announce: readonly string[]
+  /** Port 0: any. */
+  readonly punch: { readonly isOn: boolean; readonly port: number }
   readonly relay: { readonly mode: RelayMode; readonly quota: RelayQuota }
   readonly mdns: boolean
   readonly models: readonly string[]
@@ -108,6 +110,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     throw new ConfigError(`${pick('apiHost').from} ${apiHost} is reachable from other machines: set --api-key, or listen on 127.0.0.1`)
   }
   const mdns = pick('mdns')
+  const punch = pick('punch')
   return Object.freeze({
     dataDir,
     storeDir: resolve(textOf('store') ?? join(dataDir, 'blobs')),
@@ -116,6 +119,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], pick('listen').from, false),
     bootstrap: addresses(listOf('bootstrap') ?? [], pick('bootstrap').from, true),
     announce: addresses(listOf('announce') ?? [], pick('announce').from, false),
+    punch: Object.freeze({ isOn: switchOf(punch.value, punch.from) ?? true, port: integerOf('punchPort', 0, 65_534) ?? 4116 }),
     relay: Object.freeze({ mode: choiceOf('relay', ['auto', 'on', 'off'], 'auto'), quota: relayQuota(integerOf) }),
     mdns: switchOf(mdns.value, mdns.from) ?? true,
     models: modelNames(listOf('model') ?? ['ember'], pick('model').from),

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Connection } from '@libp2p/interface'
 import { Registry } from 'prom-client'
 import { createLedger, createLedgerReplication } from '../crdt/index.ts'
 import { createExpertHandler, EXPERT_LIMITS, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
@@ -28,6 +29,8 @@ import { loadIdentity } from './net/identity.ts'
 import { Liveness } from './net/liveness.ts'
 import { createMesh, startMesh } from './net/mesh.ts'
 import { openMeshDatastore } from './net/mesh-datastore.ts'
+import { PunchKeeper } from './net/punch/punch-keeper.ts'
+import { Puncher } from './net/punch/puncher.ts'
 import { ProviderRecords } from './net/provider-records.ts'
 import { Relaying } from './net/relaying.ts'
 import { CostModel } from './router/cost-model.ts'
@@ -153,7 +156,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const costs = new CostModel(undefined, experience)
     const links = new ExpertLinks({
       dialer: mesh,
-      onChange: (peer, open, reason) => info(open ? 'link.opened' : 'link.closed', open ? { peer } : { peer, reason }),
+      onChange: (peer, open, detail) => info(open ? 'link.opened' : 'link.closed', { peer, [open ? 'by' : 'reason']: detail }),
     })
     undo.push({ name: 'links', step: () => links.stop() })
     const holders = new Holders({
@@ -202,6 +205,14 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const greeter = new Greeter({ mesh, log: debug })
     greeter.start()
     undo.push({ name: 'greeter', step: () => greeter.stop() })
+    if (config.punch.isOn) {
+      const puncher = new Puncher({ mesh, parts: mesh.services.parts, port: config.punch.port, log: info })
+      await puncher.start()
+      undo.push({ name: 'puncher', step: () => puncher.stop() })
+      const punchKeeper = new PunchKeeper({ mesh, puncher, log: info })
+      punchKeeper.start()
+      undo.push({ name: 'punch keeper', step: () => punchKeeper.stop() })
+    }
     await startMesh(mesh, config.listen)
     const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: config.swarm })
     await relaying.start()
@@ -220,6 +231,11 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     undo.push({ name: 'keeper', step: () => keeper.stop() })
     const onConnect = (event: CustomEvent<{ toString(): string }>): void => costs.forgive(event.detail.toString())
     mesh.addEventListener('peer:connect', onConnect)
+    const onConnection = (event: CustomEvent<Connection>): void =>
+      void keeper
+        .connected(event.detail.remotePeer.toString())
+        .catch((error: Error) => info('links.tick.failed', { reason: error.message }))
+    mesh.addEventListener('connection:open', onConnection)
     const onChange = (): void => void keeper.tick().catch((error: Error) => info('links.tick.failed', { reason: error.message }))
     ledger.on('change', onChange)
     undo.push({ name: 'ledger events', step: () => void ledger.off('change', onChange) })

@@ -21,6 +21,13 @@ export const SETTINGS = Object.freeze([
     kind: 'list',
     help: 'public addresses that a router or proxy forwards to this node',
   },
+  { key: 'punch', flag: '--no-punch', kind: 'switch', help: 'do not open direct links to peers behind routers, nor help others to' },
+  {
+    key: 'punchPort',
+    flag: '--punch-port <port>',
+    kind: 'text',
+    help: 'UDP and TCP port for direct links and for telling peers how they are seen, UDP one above it too; another if taken, 0 for any (default: 4116)',
+  },
   {
     key: 'relay',
     flag: '--relay <when>',

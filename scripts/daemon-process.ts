@@ -30,6 +30,8 @@ export interface DaemonInit {
   readonly env?: NodeJS.ProcessEnv
   /** Takes the process away while it starts. */
   readonly signal?: AbortSignal
+  /** Words before the command, such as `ip netns exec <name>`; the program they name must become the command. */
+  readonly prefix?: readonly string[]
 }
 
 /**
@@ -38,7 +40,8 @@ export interface DaemonInit {
  */
 export async function spawnDaemon(flags: readonly string[], init: DaemonInit = {}): Promise<DaemonProcess> {
   init.signal?.throwIfAborted()
-  const child = spawn(process.execPath, [MAIN, 'up', ...flags], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], env: init.env ?? process.env })
+  const [program = process.execPath, ...args] = [...(init.prefix ?? []), process.execPath, MAIN, 'up', ...flags]
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], env: init.env ?? process.env })
   const killNow = (): void => void child.kill('SIGKILL')
   process.once('exit', killNow)
   init.signal?.addEventListener('abort', killNow, { once: true })

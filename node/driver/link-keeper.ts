@@ -64,11 +64,21 @@ export class LinkKeeper {
     const stale = [...wanted].filter(
       ([peer]) => links.get(peer) !== undefined && costs.ageMs(peer) > PROBE_AFTER_MS && costs.backoffMs(peer) === 0,
     )
+    const outdated = [...wanted].filter(([peer]) => links.canImprove(peer))
     const room = Math.max(0, Math.min(CONCURRENT_OPENS, MAX_LINKS - links.size))
     await Promise.all([
       ...missing.slice(0, room).map((peer) => this.#open(peer, wanted.get(peer)!)),
       ...stale.map(([peer, model]) => this.#probe(peer, model)),
+      ...outdated.map(([peer, model]) => this.#improve(peer, model)),
     ])
+  }
+
+  /** A connection to the peer has opened: if it carries calls better than the one in use, they move to it and are measured anew. */
+  async connected(peer: string): Promise<void> {
+    const { links, holders } = this.#components
+    if (!links.canImprove(peer)) return
+    const model = this.#models.find(({ id }) => holders.candidates(id).some((candidate) => candidate.peer === peer))
+    if (model !== undefined) await this.#improve(peer, model)
   }
 
   /** Looks for a host of the expert beyond the open links: in the ledger, then in the DHT. True when a link to one was opened. */
@@ -97,6 +107,18 @@ export class LinkKeeper {
       }),
     )
     return opened.includes(true)
+  }
+
+  async #improve(peer: string, model: DrivenModel): Promise<void> {
+    const { links, costs, log } = this.#components
+    try {
+      if (!(await links.improve(peer))) return
+    } catch (error) {
+      log('link.not.improved', { peer, reason: (error as Error).message })
+      return
+    }
+    costs.relinked(peer)
+    await this.#probe(peer, model)
   }
 
   async #open(peer: string, model: DrivenModel): Promise<boolean> {

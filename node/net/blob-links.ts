@@ -1,7 +1,12 @@
+import type { PeerId, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { BLOB_PROTOCOL, BlobClient } from '../../protocols/blob/index.ts'
 import { PeerLostError } from '../../protocols/wire/errors.ts'
-import type { Dialer } from './expert-links.ts'
+
+/** The one thing links need of the mesh. */
+export interface StreamDialer {
+  dialProtocol(peer: PeerId, protocol: string, options: { signal: AbortSignal; runOnLimitedConnection: true }): Promise<Stream>
+}
 
 const OPEN_TIMEOUT_MS = 10_000
 /** A stream nobody uses is kept for the next blob this long: peers serve a limited number. */
@@ -15,12 +20,12 @@ interface Link {
 
 /** Streams of `/skein/blob/1` to the peers that this node fetches from, one each, opened when needed and closed after use. */
 export class BlobLinks {
-  readonly #dialer: Dialer
+  readonly #dialer: StreamDialer
   readonly #links = new Map<string, Link>()
   readonly #opening = new Map<string, Promise<Link>>()
   readonly #stopping = new AbortController()
 
-  constructor(dialer: Dialer) {
+  constructor(dialer: StreamDialer) {
     this.#dialer = dialer
   }
 

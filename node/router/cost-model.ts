@@ -122,6 +122,13 @@ export class CostModel {
     host.backoffUntil = 0
   }
 
+  /** The host is reached in another way: what was measured of the way there is void. */
+  relinked(peer: string): void {
+    const host = this.#hosts.get(peer)
+    host?.overheadUs.clear()
+    this.forgive(peer)
+  }
+
   /** Milliseconds until the host may be used again; 0 when it may now. */
   backoffMs(peer: string): number {
     const host = this.#hosts.get(peer)

@@ -21,4 +21,10 @@ export class RecentMedian {
     const sorted = [...this.#ring].sort((a, b) => a - b)
     this.#median = sorted[sorted.length >> 1]!
   }
+
+  clear(): void {
+    this.#ring.length = 0
+    this.#next = 0
+    this.#median = null
+  }
 }

@@ -21,6 +21,7 @@ export interface StartedCall {
 
 /** Experts that an error names of those that a host does not hold. */
 const NAMED_EXPERTS = 8
+const RETIRE_CHECK_MS = 1_000
 
 interface Pending {
   readonly id: number
@@ -127,6 +128,16 @@ export class ExpertClient {
     if (this.#credits > 0) this.#send(pending)
     else this.#waiting.push(pending)
     return { answer, cancel: (reason) => this.#cancel(pending, reason) }
+  }
+
+  /** Ends the stream once no call is under way; for a link that another has replaced. */
+  retire(): void {
+    const timer = setInterval(() => {
+      // A caller may have taken this client just before it was replaced: it has a second to begin.
+      if (this.isOpen && this.load > 0) return
+      clearInterval(timer)
+      this.#end(new Error('replaced by a better link'))
+    }, RETIRE_CHECK_MS)
   }
 
   /** Ends the stream; pending calls reject with `PeerLostError`. */

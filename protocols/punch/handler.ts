@@ -31,7 +31,7 @@ export function createPunchHandler<T extends DescribedSide>(init: PunchHandlerIn
 
   const refuse = async (exchange: PunchExchange, status: RefusalName): Promise<void> => await exchange.send({ kind: 'refusal', status })
 
-  const serve = async (exchange: PunchExchange, peer: string, signal: AbortSignal): Promise<void> => {
+  const serve = async (exchange: PunchExchange, peer: string): Promise<void> => {
     const first = await exchange.receive('ask', 'offer')
     if (first.kind === 'ask') return await exchange.send({ kind: 'reflectors', reflectors: await init.reflectors() })
     const now = performance.now()
@@ -52,7 +52,7 @@ export function createPunchHandler<T extends DescribedSide>(init: PunchHandlerIn
     const exchange = punchExchange(stream, signal)
     served++
     try {
-      await serve(exchange, peer, signal)
+      await serve(exchange, peer)
       await stream.close({ signal })
     } catch (error) {
       const isMalformed = isMeshError(error, 'InvalidMessageError') || isMeshError(error, 'LimitExceededError')

@@ -6,7 +6,7 @@ import { until } from '../helpers/until.ts'
 
 const PROMPT = { messages: [{ role: 'user', content: 'Tell me a fairy tale about a king.' }] }
 /** A node that listens nowhere is as unreachable as one behind a NAT. */
-const UNREACHABLE = Object.freeze({ listen: [] as string[], relay: 'off' })
+const UNREACHABLE = Object.freeze({ listen: [] as string[], relay: 'off', punch: false })
 
 test('two peers that nobody can dial answer a query through a relay', { timeout: 60_000 }, async (t) => {
   const swarm = await createSwarm(t)

@@ -12,13 +12,13 @@ export function preparedUpgrader(upgrader: Upgrader, { outbound, inbound }: Prep
     getConnectionEncrypters: () => upgrader.getConnectionEncrypters(),
     getStreamMuxers: () => upgrader.getStreamMuxers(),
     createInboundAbortSignal: (signal) => upgrader.createInboundAbortSignal(signal),
-    upgradeOutbound: (async (connection: MultiaddrConnection, options: never) => {
+    upgradeOutbound: async (connection: MultiaddrConnection, options: never) => {
       outbound?.(connection)
       return await upgrader.upgradeOutbound(connection, options)
-    }) as Upgrader['upgradeOutbound'],
-    upgradeInbound: (async (connection: MultiaddrConnection, options: never) => {
+    },
+    upgradeInbound: async (connection: MultiaddrConnection, options: never) => {
       inbound?.(connection)
       await upgrader.upgradeInbound(connection, options)
-    }) as Upgrader['upgradeInbound'],
+    },
   }
 }
