@@ -5,6 +5,7 @@ import { bitmapsOf } from './host/hosting.ts'
 import type { Hosting } from './host/hosting.ts'
 import type { Holders } from './driver/holders.ts'
 import type { ExpertLinks } from './net/expert-links.ts'
+import { expertLayers } from './model/model-config.ts'
 import type { Mesh } from './net/mesh.ts'
 import type { Relaying } from './net/relaying.ts'
 import type { CostModel } from './router/cost-model.ts'
@@ -46,11 +47,11 @@ export function swarmStatus(components: SwarmStatusComponents): SwarmStatus {
         .filter(({ experts }) => experts !== ''),
     })),
     routing: models.map((model) => {
-      const { layers, experts, expertsPerToken } = model.manifest.config
+      const { config: shape } = model.manifest
       const picks = view()
-        .routed(model.id, layers, experts)
+        .routed(model.id, shape.layers, shape.experts)
         .reduce((sum, count) => sum + count, 0)
-      return { model: model.manifest.name, tokens: picks / expertsPerToken / layers }
+      return { model: model.manifest.name, tokens: picks / shape.expertsPerToken / expertLayers(shape).length }
     }),
   }
 }
@@ -72,11 +73,13 @@ export function modelInfos(components: Pick<SwarmStatusComponents, 'models' | 'h
 }
 
 function coverageOf(model: ServedModel, holders: Holders): Coverage {
-  const { layers, experts } = model.manifest.config
+  const { config } = model.manifest
+  const layers = expertLayers(config)
+  const { experts } = config
   const candidates = holders.candidates(model.id)
   let covered = 0
   let minReplicas = Infinity
-  for (let layer = 0; layer < layers; layer++) {
+  for (const layer of layers) {
     for (let expert = 0; expert < experts; expert++) {
       let replicas = 0
       for (const candidate of candidates) if (candidate.holds(layer, expert)) replicas++
@@ -84,7 +87,7 @@ function coverageOf(model: ServedModel, holders: Holders): Coverage {
       minReplicas = Math.min(minReplicas, replicas)
     }
   }
-  return { experts: layers * experts, covered, minReplicas }
+  return { experts: layers.length * experts, covered, minReplicas }
 }
 
 function peerStatuses({ mesh, view, links, costs }: SwarmStatusComponents): PeerStatus[] {

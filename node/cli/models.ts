@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { defaultDataDir } from '../config.ts'
 import { createBlobStore } from '../model/blob-store.ts'
 import { listModels, openModel } from '../model/library.ts'
+import { expertLayers } from '../model/model-config.ts'
 import { table } from './table.ts'
 
 /** `skein models`: the packed models of a store. */
@@ -23,12 +24,12 @@ export function modelsCommand(): Command {
         listings.map(async ({ name }) => {
           const { id, manifest } = await openModel(store, name)
           const bytes = manifest.blobs.reduce((sum, blob) => sum + blob.bytes, 0)
-          const { layers, experts, expertsPerToken, architecture } = manifest.config
+          const { experts, expertsPerToken, architecture } = manifest.config
           return [
             name,
             architecture,
             manifest.quant.kind,
-            `${layers} × ${experts}, top ${expertsPerToken}`,
+            `${expertLayers(manifest.config).length} × ${experts}, top ${expertsPerToken}`,
             `${(bytes / 1e6).toFixed(1)} MB`,
             id,
           ]

@@ -5,6 +5,7 @@ import { createBlobStore } from '../model/blob-store.ts'
 import { EMBEDDED_NAME } from '../model/embedded.ts'
 import { BLOCKS } from '../model/layout.ts'
 import type { QuantKind } from '../model/manifest.ts'
+import { expertLayers } from '../model/model-config.ts'
 import { DEFAULTS, packCheckpoint } from '../model/pack.ts'
 import type { PackProgress } from '../model/pack.ts'
 import type { ModelPackage } from '../model/package.ts'
@@ -87,13 +88,14 @@ function progressLine(): { draw(progress: PackProgress): void; clear(): void } {
 
 function summary({ id, manifest }: ModelPackage, storeDir: string, seconds: number): string {
   const { config, quant, blobs } = manifest
+  const dense = config.dense === null ? '' : `; ${config.dense.layers.length} dense`
   const shards = blobs.filter((blob) => blob.role === 'experts')
   const size = (entries: readonly { readonly bytes: number }[]): string => megabytes(entries.reduce((sum, { bytes }) => sum + bytes, 0))
   const trunk = blobs.filter((blob) => blob.role === 'embedding' || blob.role === 'layer' || blob.role === 'head')
   return [
     `packed ${manifest.name} in ${seconds.toFixed(1)} s into ${storeDir}`,
     `  id       ${id}`,
-    `  model    ${config.architecture}, ${config.layers} layers of ${config.experts} experts, ${config.expertsPerToken} per token`,
+    `  model    ${config.architecture}, ${expertLayers(config).length} layers of ${config.experts} experts, ${config.expertsPerToken} per token${dense}`,
     `  weights  ${quant.kind}${quant.block > 0 ? ` in blocks of ${quant.block}` : ''}, ${size(blobs)} in all`,
     `  trunk    ${size(trunk)} in ${trunk.length} blobs`,
     `  experts  ${size(shards)} in ${shards.length} shards`,

@@ -3,6 +3,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { setImmediate as turn } from 'node:timers/promises'
 import { blockFor } from '../model/layout.ts'
 import type { Manifest, TensorEntry } from '../model/manifest.ts'
+import type { Activation } from '../model/model-config.ts'
 
 /** Multiplications between two turns of the event loop: about a millisecond, so that calls are not held up. */
 const PRODUCTS_PER_TURN = 500_000
@@ -23,20 +24,25 @@ export interface ReferenceExpertInit {
  * onnxruntime. Slow, and meant to be: it tells whether the engine computes on this machine what the package means.
  */
 export async function referenceExpert(init: ReferenceExpertInit): Promise<Float64Array> {
-  const { hiddenSize, expertSize } = init.manifest.config
+  const { hiddenSize, expertSize, expertActivation } = init.manifest.config
   const file = await open(init.path, 'r')
   try {
     const linear = (name: string, from: Float64Array, outputs: number): Promise<Float64Array> => multiply(init, file, name, from, outputs)
     const gate = await linear('gate', Float64Array.from(init.x), expertSize)
     const up = await linear('up', Float64Array.from(init.x), expertSize)
-    return await linear(
-      'down',
-      gate.map((value, i) => (value / (1 + Math.exp(-value))) * up[i]!),
-      hiddenSize,
-    )
+    return await linear('down', activated(expertActivation, gate, up), hiddenSize)
   } finally {
     await file.close()
   }
+}
+
+function activated(activation: Activation, gate: Float64Array, up: Float64Array): Float64Array {
+  if (activation.kind === 'swiglu') return gate.map((value, i) => (value / (1 + Math.exp(-value))) * up[i]!)
+  const { alpha, limit } = activation
+  return gate.map((value, i) => {
+    const clamped = Math.min(value, limit)
+    return (clamped / (1 + Math.exp(-alpha * clamped))) * (Math.max(-limit, Math.min(up[i]!, limit)) + 1)
+  })
 }
 
 /** `x` times the linear weight `name`, and its bias where it has one. */

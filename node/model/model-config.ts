@@ -136,6 +136,11 @@ export function isDense(config: ModelConfig, layer: number): boolean {
   return config.dense?.layers.includes(layer) ?? false
 }
 
+/** Layers that have experts, ascending. */
+export function expertLayers(config: ModelConfig): number[] {
+  return Array.from({ length: config.layers }, (_, layer) => layer).filter((layer) => !isDense(config, layer))
+}
+
 /** Tokens that attention of a layer sees, or null for all. */
 export function windowOf(config: ModelConfig, layer: number): number | null {
   return config.sliding?.layers.includes(layer) === true ? config.sliding.window : null

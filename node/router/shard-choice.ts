@@ -70,7 +70,7 @@ export function chooseShards<T extends ShardRange>(choice: HostChoice, shards: r
         if (end === undefined || range.last > end.last) {
           throw new ConfigError(
             end === undefined
-              ? `--host: the model has no layer ${range.layer} (it has ${new Set(shards.map((shard) => shard.layer)).size})`
+              ? `--host: the model has no layer ${range.layer} with experts (it has them in layers ${shards[0]?.layer}-${shards.at(-1)?.layer})`
               : `--host: layer ${range.layer} has experts 0-${end.last}, not ${range.first}-${range.last}`,
           )
         }

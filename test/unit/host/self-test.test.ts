@@ -13,6 +13,9 @@ const CASES: readonly (readonly [CheckpointName, QuantKind])[] = [
   ['random-qwen3moe', 'q4'],
   ['random-olmoe', 'q4'],
   ['random-mixtral', 'f32'],
+  ['random-gptoss', 'f32'],
+  ['random-gptoss-mxfp4', 'q8'],
+  ['random-granitemoe', 'q4'],
 ]
 
 for (const [name, kind] of CASES) {

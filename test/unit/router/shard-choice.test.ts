@@ -76,7 +76,7 @@ test('a listed range takes every shard that it touches, once, in the order of th
 test('a range that the model does not have is refused with what it has', () => {
   const refuses = (text: string, message: RegExp): void =>
     assert.throws(() => chooseShards(parseHostChoice(text), SHARDS, 'me'), { name: 'ConfigError', message })
-  refuses('8:0', /^--host: the model has no layer 8 \(it has 8\)$/)
+  refuses('8:0', /^--host: the model has no layer 8 with experts \(it has them in layers 0-7\)$/)
   refuses('0:0,2:4-8', /^--host: layer 2 has experts 0-7, not 4-8$/)
   refuses('2:9', /^--host: layer 2 has experts 0-7, not 9-9$/)
 })
