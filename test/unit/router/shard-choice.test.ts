@@ -37,7 +37,7 @@ test('what is none of them is refused with a sentence of its own', () => {
   const says: Readonly<Record<string, RegExp>> = {
     '0': /^--host 0: a fraction must be above 0 and at most 1, for example 0\.5$/,
     '1.5': /^--host 1\.5: a fraction must be above 0 and at most 1/,
-    '': /^--host : expected all, none, a fraction such as 0\.5, or <layer>:<first>-<last>,\.\.\. but found ""$/,
+    '': /^--host : expected all, none, auto, a fraction such as 0\.5, or <layer>:<first>-<last>,\.\.\. but found ""$/,
     some: /but found "some"$/,
     '-0.5': /but found "-0\.5"$/,
     '1e-1': /but found "1e-1"$/,
