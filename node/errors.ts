@@ -50,3 +50,12 @@ export class NoRouteError extends MeshError {
 export class BusyError extends MeshError {
   override name = 'BusyError'
 }
+
+/** There is no memory left for the keys and values of a pass; queries that end give some back. */
+export class KvFullError extends MeshError {
+  override name = 'KvFullError'
+
+  constructor(neededBytes: number, freeBytes: number) {
+    super(`the key-value memory is full: ${neededBytes} bytes are needed and ${freeBytes} are free; raise --kv-memory or use --kv q8`)
+  }
+}

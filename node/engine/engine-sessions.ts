@@ -52,14 +52,14 @@ export class EngineSessions {
       case 'end-pass':
         this.#trunks.get(request.trunk)?.endPass(request.pass)
         return null
-      case 'close-cache':
-        this.#trunks.get(request.trunk)?.closeCache(request.cache)
+      case 'copy-block':
+        this.#trunks.get(request.trunk)?.copyBlock(request.from, request.to)
         return null
       case 'open-trunk':
-        this.#trunks.set(request.trunk, new WorkerTrunk(request.config, request.embedding))
+        this.#trunks.set(request.trunk, new WorkerTrunk(request.config, request.embedding, request.kv))
         return null
       case 'open-layer':
-        await this.#trunkOf(request.trunk).openLayer(request.layer, request.source)
+        await this.#trunkOf(request.trunk).openLayer(request.layer, request.before, request.after)
         return null
       case 'open-head':
         await this.#trunkOf(request.trunk).openHead(request.source)

@@ -4,6 +4,7 @@
  */
 import type { ModelConfig } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
+import type { KvType } from './kv-shape.ts'
 
 /** Tokens of one sequence that advance together in a pass. */
 export interface Segment {
@@ -18,6 +19,11 @@ export interface KvCache {
   readonly length: number
   /** Forgets all tokens from `length` on. */
   truncate(length: number): void
+  /**
+   * Another sequence that begins with the first `length` tokens of this one and shares their memory; what either adds or forgets later
+   * is its own. `expected` as in `createCache`. Throws `KvFullError`.
+   */
+  fork(length: number, expected?: number): KvCache
   /** Frees the memory; the cache can't be used afterwards. */
   close(): void
 }
@@ -50,10 +56,27 @@ export interface TrunkPass {
   close(): void
 }
 
+/** Memory of keys and values. */
+export interface KvUsage {
+  readonly type: KvType
+  /** Of one token, in all layers. */
+  readonly tokenBytes: number
+  /** Tokens of this model that the whole limit would hold. */
+  readonly mostTokens: number
+  /** Of all trunks of the engine together. */
+  readonly usedBytes: number
+  readonly limitBytes: number
+}
+
 export interface Trunk {
   readonly config: ModelConfig
-  createCache(): KvCache
-  /** Throws `InvalidRequestError` when a segment would exceed `maxContext`. */
+  readonly kv: KvUsage
+  /** `expected`: tokens that it will hold, as far as is known; a good guess keeps them together in memory. */
+  createCache(expected?: number): KvCache
+  /**
+   * Throws `InvalidRequestError` when a segment would exceed `maxContext`, and `KvFullError` when there is no memory for its keys and values;
+   * then nothing has changed.
+   */
   beginPass(segments: readonly Segment[]): TrunkPass
   close(): Promise<void>
 }
@@ -94,4 +117,14 @@ export interface EngineInit {
   readonly threads: number
   /** Experts of at most this many bytes run in the thread of their caller instead. Default 1 MiB. */
   readonly callerExpertBytes?: number
+  /** Keys and values; by default {@link KV_DEFAULTS}. */
+  readonly kv?: KvInit
 }
+
+export interface KvInit {
+  readonly type: KvType
+  /** Bytes that all sequences of all trunks may hold together. */
+  readonly limitBytes: number
+}
+
+export const KV_DEFAULTS: KvInit = Object.freeze({ type: 'f32', limitBytes: 2 * 2 ** 30 })

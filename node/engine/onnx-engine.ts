@@ -1,9 +1,11 @@
 import type { ModelPackage } from '../model/package.ts'
 import { MeshError } from '../../protocols/wire/errors.ts'
-import type { Engine, EngineInit, Experts, Trunk } from './engine.ts'
+import { KV_DEFAULTS } from './engine.ts'
+import type { Engine, EngineInit, Experts, KvInit, Trunk } from './engine.ts'
 import { CallerLane } from './engine-lane.ts'
 import type { EngineLane } from './engine-lane.ts'
 import { EngineWorker } from './engine-worker.ts'
+import { KvBudget } from './kv-blocks.ts'
 import { OnnxExperts } from './onnx-experts.ts'
 import { openOnnxTrunk } from './onnx-trunk.ts'
 import { SharedBlocks } from './shared-blocks.ts'
@@ -31,10 +33,14 @@ class OnnxEngine implements Engine {
   readonly #callerExpertBytes: number
   readonly #caller = new CallerLane()
   readonly #blocks: SharedBlocks
+  readonly #kv: KvInit
+  readonly #kvBudget: KvBudget
   #nextId = 1
   #closing: Promise<void> | null = null
 
   constructor(init: EngineInit) {
+    this.#kv = init.kv ?? KV_DEFAULTS
+    this.#kvBudget = new KvBudget(this.#kv.limitBytes)
     this.#callerExpertBytes = init.callerExpertBytes ?? CALLER_EXPERT_BYTES
     this.#workers = Array.from({ length: init.threads }, (_, index) => new EngineWorker(index))
     this.#blocks = new SharedBlocks((block) => {
@@ -44,7 +50,8 @@ class OnnxEngine implements Engine {
 
   async openTrunk(model: ModelPackage): Promise<Trunk> {
     this.#mustBeOpen()
-    return openOnnxTrunk({ id: this.#nextId++, model, worker: this.#workers[0]!, blocks: this.#blocks })
+    const kv = { type: this.#kv.type, budget: this.#kvBudget }
+    return openOnnxTrunk({ id: this.#nextId++, model, worker: this.#workers[0]!, blocks: this.#blocks, kv })
   }
 
   async openExperts(model: ModelPackage): Promise<Experts> {

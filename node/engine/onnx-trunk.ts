@@ -4,10 +4,16 @@ import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
-import type { KvCache, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
+import type { KvCache, KvUsage, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
 import type { EngineWorker } from './engine-worker.ts'
 import { headGraph } from './graph/head-graph.ts'
-import { layerGraph } from './graph/layer-graph.ts'
+import { afterAttentionGraph, beforeAttentionGraph } from './graph/layer-graph.ts'
+import { KvBlocks } from './kv-blocks.ts'
+import type { KvBudget } from './kv-blocks.ts'
+import { BLOCK_TOKENS, kvTokenBytes } from './kv-shape.ts'
+import type { KvType } from './kv-shape.ts'
+import { OnnxKvCache } from './onnx-kv-cache.ts'
+import type { KvCacheContext } from './onnx-kv-cache.ts'
 import { passBytes, passMemory, type PassMemory } from './pass-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import type { SharedBlock, SharedBlocks } from './shared-blocks.ts'
@@ -19,11 +25,23 @@ interface TrunkContext {
   readonly config: ModelConfig
   readonly worker: EngineWorker
   readonly blocks: SharedBlocks
+  readonly kv: TrunkKv
+}
+
+interface TrunkKv {
+  readonly type: KvType
+  readonly budget: KvBudget
 }
 
 /** Loads the trunk of a model into a worker. Throws `ModelError` when a blob can't be used. */
-export async function openOnnxTrunk(init: { id: number; model: ModelPackage; worker: EngineWorker; blocks: SharedBlocks }): Promise<Trunk> {
-  const { id, model, worker } = init
+export async function openOnnxTrunk(init: {
+  id: number
+  model: ModelPackage
+  worker: EngineWorker
+  blocks: SharedBlocks
+  kv: TrunkKv
+}): Promise<Trunk> {
+  const { id, model, worker, kv } = init
   const { manifest } = model
   const { config } = manifest
   const embedding = findBlob(manifest, 'embedding', () => true, 'embedding blob')
@@ -33,13 +51,17 @@ export async function openOnnxTrunk(init: { id: number; model: ModelPackage; wor
     ['f32', 'f16'],
     [config.vocabSize, config.hiddenSize],
   )
-  await worker.call({ op: 'open-trunk', trunk: id, config, embedding: { path: embeddingFile.path, tensor } })
+  const kvBlocks = new KvBlocks(kvTokenBytes(config, kv.type) * BLOCK_TOKENS, kv.budget)
+  const layout = { type: kv.type, maxBlocks: kvBlocks.most }
+  await worker.call({ op: 'open-trunk', trunk: id, config, embedding: { path: embeddingFile.path, tensor }, kv: layout })
   try {
     for (let layer = 0; layer < config.layers; layer++) {
       const blob = findBlob(manifest, 'layer', (b) => b.layer === layer, `blob of layer ${layer}`)
       const file = await openBlob(model, blob)
-      const graph = layerGraph(config, layer, blobWeights(file, manifest, blob.tensors))
-      await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, source: { model: graph, folder: file.folder } }))
+      const weights = blobWeights(file, manifest, blob.tensors)
+      const before = { model: beforeAttentionGraph(config, weights), folder: file.folder }
+      const after = { model: afterAttentionGraph(config, layer, weights), folder: file.folder }
+      await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, before, after }))
     }
     const head = findBlob(manifest, 'head', () => true, 'head blob')
     const file = await openBlob(model, head)
@@ -49,30 +71,55 @@ export async function openOnnxTrunk(init: { id: number; model: ModelPackage; wor
     worker.post({ op: 'close-trunk', trunk: id })
     throw error
   }
-  return new OnnxTrunk({ id, config, worker, blocks: init.blocks })
+  return new OnnxTrunk({ id, config, worker, blocks: init.blocks, kv }, kvBlocks)
 }
 
 class OnnxTrunk implements Trunk {
   readonly config: ModelConfig
   readonly #context: TrunkContext
-  #nextCache = 1
+  readonly #caches: KvCacheContext
   #nextPass = 1
   #closed = false
 
-  constructor(context: TrunkContext) {
-    this.config = context.config
+  constructor(context: TrunkContext, blocks: KvBlocks) {
+    const { config, worker, id } = context
+    this.config = config
     this.#context = context
+    this.#caches = {
+      maxTokens: config.maxContext,
+      blocks,
+      open: new Set(),
+      copyBlock: (from, to) => worker.post({ op: 'copy-block', trunk: id, from, to }),
+    }
   }
 
-  createCache(): KvCache {
-    return new OnnxKvCache(this.#context, this.#nextCache++)
+  get kv(): KvUsage {
+    const { type, budget } = this.#context.kv
+    const { blocks } = this.#caches
+    const tokenBytes = blocks.blockBytes / BLOCK_TOKENS
+    return { type, tokenBytes, mostTokens: blocks.most * BLOCK_TOKENS, usedBytes: budget.usedBytes, limitBytes: budget.limitBytes }
+  }
+
+  createCache(expected = 0): KvCache {
+    return new OnnxKvCache(this.#caches, expected)
   }
 
   beginPass(segments: readonly Segment[]): TrunkPass {
     if (this.#closed) throw new MeshError('the trunk is closed')
-    const parts = segments.map((segment) => ({ cache: ownCache(segment.cache, this.#context), tokens: segment.tokens }))
+    const parts = segments.map((segment) => ({ cache: ownCache(segment.cache, this.#caches), tokens: segment.tokens }))
     checkSegments(this.config, parts)
-    return new OnnxTrunkPass(this.#context, this.#nextPass++, parts)
+    const tables: Int32Array[] = []
+    try {
+      for (const { cache, tokens } of parts) tables.push(cache.enterPass(tokens.length))
+    } catch (error) {
+      for (const { cache } of parts.slice(0, tables.length)) cache.leavePass()
+      throw error
+    }
+    return new OnnxTrunkPass(
+      this.#context,
+      this.#nextPass++,
+      parts.map((part, i) => ({ ...part, table: tables[i]! })),
+    )
   }
 
   async close(): Promise<void> {
@@ -87,7 +134,12 @@ interface PassPart {
   readonly tokens: readonly number[]
 }
 
-function ownCache(cache: KvCache, context: TrunkContext): OnnxKvCache {
+interface PlacedPart extends PassPart {
+  /** Blocks of all its positions. */
+  readonly table: Int32Array
+}
+
+function ownCache(cache: KvCache, context: KvCacheContext): OnnxKvCache {
   if (!(cache instanceof OnnxKvCache) || cache.context !== context) throw new TypeError('the cache belongs to another trunk')
   return cache
 }
@@ -114,42 +166,6 @@ function checkSegments(config: ModelConfig, parts: readonly PassPart[]): void {
   if (new Set(parts.map((part) => part.cache)).size !== parts.length) throw new MeshError('a cache can be part of a pass only once')
 }
 
-class OnnxKvCache implements KvCache {
-  readonly context: TrunkContext
-  readonly id: number
-  inPass = false
-  closed = false
-  #length = 0
-
-  constructor(context: TrunkContext, id: number) {
-    this.context = context
-    this.id = id
-  }
-
-  get length(): number {
-    return this.#length
-  }
-
-  extend(tokens: number): void {
-    this.#length += tokens
-  }
-
-  truncate(length: number): void {
-    if (!Number.isInteger(length) || length < 0 || length > this.#length) {
-      throw new RangeError(`a cache of ${this.#length} tokens can't be truncated to ${length}`)
-    }
-    if (this.inPass) throw new MeshError("a cache can't be truncated while it is part of a pass")
-    this.#length = length
-  }
-
-  close(): void {
-    if (this.closed) return
-    this.closed = true
-    // The worker handles requests in order, so calls of a pass under way still find the memory.
-    this.context.worker.post({ op: 'close-cache', trunk: this.context.id, cache: this.id })
-  }
-}
-
 type PassState = 'open' | 'busy' | 'failed' | 'committed' | 'closed'
 
 class OnnxTrunkPass implements TrunkPass {
@@ -157,13 +173,13 @@ class OnnxTrunkPass implements TrunkPass {
   readonly moe: Float32Array
   readonly #context: TrunkContext
   readonly #id: number
-  readonly #parts: readonly PassPart[]
+  readonly #parts: readonly PlacedPart[]
   readonly #block: SharedBlock
   readonly #routing: Routing
   #state: PassState = 'open'
   #nextLayer = 0
 
-  constructor(context: TrunkContext, id: number, parts: readonly PassPart[]) {
+  constructor(context: TrunkContext, id: number, parts: readonly PlacedPart[]) {
     this.#context = context
     this.#id = id
     this.#parts = parts
@@ -173,7 +189,6 @@ class OnnxTrunkPass implements TrunkPass {
     this.moe = memory.moe
     this.moe.fill(0)
     this.#routing = { x: memory.x, experts: memory.experts, weights: memory.weights }
-    for (const { cache } of parts) cache.inPass = true
   }
 
   async attend(layer: number): Promise<Routing | null> {
@@ -207,7 +222,7 @@ class OnnxTrunkPass implements TrunkPass {
     if (this.#state === 'closed') return
     const wasBusy = this.#state === 'busy'
     this.#state = 'closed'
-    for (const { cache } of this.#parts) cache.inPass = false
+    for (const { cache } of this.#parts) cache.leavePass()
     this.#context.worker.post({ op: 'end-pass', trunk: this.#context.id, pass: this.#id })
     // A call under way may still write to the block: let the garbage collector have it instead of the next pass.
     if (wasBusy) this.#context.worker.forget(this.#block)
@@ -218,7 +233,7 @@ class OnnxTrunkPass implements TrunkPass {
     if (this.#parts.some((part) => part.cache.closed)) throw new MeshError('a cache of the pass is closed')
     return {
       ...this.#context.worker.refer(this.#block),
-      segments: this.#parts.map(({ cache, tokens }) => ({ cache: cache.id, past: cache.length, tokens })),
+      segments: this.#parts.map(({ cache, tokens, table }) => ({ past: cache.length, tokens, table })),
     }
   }
 

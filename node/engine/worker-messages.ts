@@ -1,4 +1,5 @@
 import type { ModelConfig, TensorEntry } from '../model/manifest.ts'
+import type { KvType } from './kv-shape.ts'
 
 /** A graph and the folder in which its weight files lie. */
 export interface GraphSource {
@@ -18,11 +19,19 @@ export interface BlockRef {
   readonly memory: SharedArrayBuffer | null
 }
 
-/** One sequence of a pass: `tokens` follow the `past` tokens that its cache holds. */
+/** How a trunk keeps keys and values. */
+export interface KvLayout {
+  readonly type: KvType
+  /** Blocks that may be used. */
+  readonly maxBlocks: number
+}
+
+/** One sequence of a pass: `tokens` follow the `past` tokens that its blocks hold. */
 export interface SegmentStart {
-  readonly cache: number
   readonly past: number
   readonly tokens: readonly number[]
+  /** Block of each run of positions, up to that of the last of `tokens`. */
+  readonly table: Int32Array
 }
 
 export interface PassStart extends BlockRef {
@@ -39,15 +48,21 @@ export interface ExpertRun extends BlockRef {
 
 /** What the main thread asks of a worker; handled one after the other, in order. */
 export type WorkerRequest =
-  | { readonly op: 'open-trunk'; readonly trunk: number; readonly config: ModelConfig; readonly embedding: EmbeddingSource }
-  | { readonly op: 'open-layer'; readonly trunk: number; readonly layer: number; readonly source: GraphSource }
+  | {
+      readonly op: 'open-trunk'
+      readonly trunk: number
+      readonly config: ModelConfig
+      readonly embedding: EmbeddingSource
+      readonly kv: KvLayout
+    }
+  | { readonly op: 'open-layer'; readonly trunk: number; readonly layer: number; readonly before: GraphSource; readonly after: GraphSource }
   | { readonly op: 'open-head'; readonly trunk: number; readonly source: GraphSource }
   | { readonly op: 'close-trunk'; readonly trunk: number }
   /** `start` comes with the pass's first layer. */
   | { readonly op: 'attend'; readonly trunk: number; readonly pass: number; readonly layer: number; readonly start: PassStart | null }
   | { readonly op: 'logits'; readonly trunk: number; readonly pass: number; readonly rows: readonly number[] }
   | { readonly op: 'end-pass'; readonly trunk: number; readonly pass: number }
-  | { readonly op: 'close-cache'; readonly trunk: number; readonly cache: number }
+  | { readonly op: 'copy-block'; readonly trunk: number; readonly from: number; readonly to: number }
   | { readonly op: 'open-experts'; readonly experts: number; readonly hidden: number }
   | {
       readonly op: 'open-expert'

@@ -2,46 +2,64 @@ import { Tensor, type InferenceSession } from 'onnxruntime-node'
 import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 import { EmbeddingTable } from './embedding-table.ts'
-import { KvMemory } from './kv-memory.ts'
+import { KvPool } from './kv-pool.ts'
+import { attentionShape } from './kv-shape.ts'
+import type { AttentionShape } from './kv-shape.ts'
 import { passMemory, type PassMemory } from './pass-memory.ts'
 import { Rope } from './rope.ts'
 import { createSession } from './session.ts'
-import type { EmbeddingSource, GraphSource, PassStart, SegmentStart } from './worker-messages.ts'
+import { WorkerAttention } from './worker-attention.ts'
+import type { AttentionPlan, AttentionRows } from './worker-attention.ts'
+import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
+
+interface Layer {
+  readonly before: InferenceSession
+  readonly after: InferenceSession
+  readonly shape: AttentionShape
+  readonly kv: KvPool
+}
 
 /** One sequence while it goes through the layers. */
-interface RunningSegment {
-  readonly firstRow: number
-  readonly rows: number
-  readonly past: number
-  readonly kv: KvMemory
-  /** Inputs that stay the same in all layers. */
-  readonly feeds: Readonly<Record<'moe' | 'cos' | 'sin' | 'last' | 'total', Tensor>>
-  h: Tensor
+interface RunningSegment extends AttentionRows {
+  readonly plan: AttentionPlan
 }
 
 interface RunningPass {
   readonly memory: PassMemory
+  readonly rows: number
   readonly segments: readonly RunningSegment[]
+  /** Inputs that stay the same in all layers. */
+  readonly feeds: Readonly<Record<'moe' | 'cos' | 'sin', Tensor>>
+  h: Tensor
 }
 
-/** A trunk inside its worker: sessions, caches and the passes under way. */
+/** A trunk inside its worker: sessions, key-value memory and the passes under way. */
 export class WorkerTrunk {
   readonly #config: ModelConfig
+  readonly #kv: KvLayout
   readonly #embedding: EmbeddingTable
   readonly #rope: Rope
-  readonly #layers: InferenceSession[] = []
-  readonly #caches = new Map<number, KvMemory>()
+  readonly #attention: WorkerAttention
+  readonly #layers: Layer[] = []
   readonly #passes = new Map<number, RunningPass>()
   #head: InferenceSession | null = null
 
-  constructor(config: ModelConfig, embedding: EmbeddingSource) {
+  constructor(config: ModelConfig, embedding: EmbeddingSource, kv: KvLayout) {
     this.#config = config
+    this.#kv = kv
     this.#embedding = new EmbeddingTable(embedding, config.scales.embedding)
     this.#rope = new Rope(config.rope)
+    this.#attention = new WorkerAttention(kv.type)
   }
 
-  async openLayer(layer: number, source: GraphSource): Promise<void> {
-    this.#layers[layer] = await createSession(source)
+  async openLayer(layer: number, before: GraphSource, after: GraphSource): Promise<void> {
+    const shape = attentionShape(this.#config, layer)
+    this.#layers[layer] = {
+      before: await createSession(before),
+      after: await createSession(after),
+      shape,
+      kv: new KvPool(shape, this.#kv.type, this.#kv.maxBlocks),
+    }
   }
 
   async openHead(source: GraphSource): Promise<void> {
@@ -49,37 +67,73 @@ export class WorkerTrunk {
   }
 
   begin(pass: number, start: PassStart, memory: SharedArrayBuffer): void {
-    const rows = start.segments.reduce((sum, segment) => sum + segment.tokens.length, 0)
+    const { hiddenSize, rope } = this.#config
+    const half = rope.dim / 2
+    const tokens = start.segments.flatMap((segment) => segment.tokens)
+    const rows = tokens.length
     const views = passMemory(memory, this.#config, rows)
+    views.moe.fill(0)
+    const cos = new Float32Array(rows * half)
+    const sin = new Float32Array(rows * half)
     let firstRow = 0
-    const segments = start.segments.map((segment) => {
-      const running = this.#beginSegment(segment, views, firstRow)
-      firstRow += segment.tokens.length
-      return running
+    let highest = 0
+    const segments = start.segments.map(({ past, tokens: own, table }) => {
+      const rotations = this.#rope.rotations(past, own.length)
+      cos.set(rotations.cos, firstRow * half)
+      sin.set(rotations.sin, firstRow * half)
+      for (const block of table) highest = Math.max(highest, block)
+      const segment = { firstRow, rows: own.length, past, table, plan: new Map() }
+      firstRow += own.length
+      return segment
     })
-    this.#passes.set(pass, { memory: views, segments })
+    for (const { kv } of this.#layers) kv.grow(highest + 1)
+    this.#passes.set(pass, {
+      memory: views,
+      rows,
+      segments,
+      h: new Tensor('float32', this.#embedding.rows(tokens), [1, rows, hiddenSize]),
+      feeds: {
+        moe: new Tensor('float32', views.moe, [1, rows, hiddenSize]),
+        cos: new Tensor('float32', cos, [rows, half]),
+        sin: new Tensor('float32', sin, [rows, half]),
+      },
+    })
   }
 
-  async attend(pass: number, layer: number): Promise<void> {
-    const running = this.#pass(pass)
-    for (const segment of running.segments) await this.#attendSegment(running.memory, segment, layer)
+  /** All rows of the pass go through the weights together; each sequence attends to its own blocks. */
+  async attend(number: number, layer: number): Promise<void> {
+    const pass = this.#pass(number)
+    const { before, after, shape, kv } = this.#layers[layer]!
+    const out = await before.run({ ...pass.feeds, h: pass.h })
+    const vectors = [out['new_k'], out['new_v']].flatMap((tensor) => (tensor === undefined ? [] : [tensor.data as Float32Array]))
+    const inputs = { queries: out['queries']!.data as Float32Array, sinks: out['sink_scores'] ?? null }
+    const attended = new Float32Array(pass.rows * shape.heads * shape.valueWidth)
+    for (const segment of pass.segments) {
+      kv.write(segment.table, segment.past, segment.rows, vectors, segment.firstRow)
+      await this.#attention.run(shape, kv, segment, segment.plan, inputs, attended)
+    }
+    const attention = new Tensor('float32', attended, [1, pass.rows, shape.heads * shape.valueWidth])
+    const { h2, x, weights, experts } = await after.run({ h1: out['h1']!, attention })
+    pass.h = h2!
+    if (!isDense(this.#config, layer)) {
+      pass.memory.x.set(x!.data as Float32Array)
+      pass.memory.weights.set(weights!.data as Float32Array)
+      pass.memory.experts.set(experts!.data as Int32Array)
+    }
+    // Consumed into the residual stream: the caller may add the next layer's experts from zero.
+    pass.memory.moe.fill(0)
   }
 
   /** [rows, vocab] */
-  async logits(pass: number, rows: readonly number[]): Promise<Float32Array> {
-    const { memory, segments } = this.#pass(pass)
+  async logits(number: number, rows: readonly number[]): Promise<Float32Array> {
+    const pass = this.#pass(number)
     const { hiddenSize } = this.#config
-    const h = new Float32Array(rows.length * hiddenSize)
-    const moe = new Float32Array(rows.length * hiddenSize)
-    for (const [i, row] of rows.entries()) {
-      const segment = segments.find((s) => row >= s.firstRow && row < s.firstRow + s.rows)
-      if (segment === undefined) throw new Error(`row ${row} is not part of the pass`)
-      const at = (row - segment.firstRow) * hiddenSize
-      h.set((segment.h.data as Float32Array).subarray(at, at + hiddenSize), i * hiddenSize)
-      moe.set(memory.moe.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
+    const pick = (from: Float32Array): Tensor => {
+      const picked = new Float32Array(rows.length * hiddenSize)
+      for (const [i, row] of rows.entries()) picked.set(from.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
+      return new Tensor('float32', picked, [1, rows.length, hiddenSize])
     }
-    const shape = [1, rows.length, hiddenSize]
-    const { logits } = await this.#head!.run({ h: new Tensor('float32', h, shape), moe: new Tensor('float32', moe, shape) })
+    const { logits } = await this.#head!.run({ h: pick(pass.h.data as Float32Array), moe: pick(pass.memory.moe) })
     return logits!.data as Float32Array
   }
 
@@ -87,15 +141,22 @@ export class WorkerTrunk {
     this.#passes.delete(pass)
   }
 
-  closeCache(cache: number): void {
-    this.#caches.delete(cache)
+  /** Copies what all layers keep in a block. */
+  copyBlock(from: number, to: number): void {
+    for (const { kv } of this.#layers) {
+      kv.grow(Math.max(from, to) + 1)
+      kv.copy(from, to)
+    }
   }
 
   async close(): Promise<void> {
     this.#passes.clear()
-    this.#caches.clear()
     this.#embedding.close()
-    for (const session of this.#layers.splice(0)) await session?.release()
+    for (const layer of this.#layers.splice(0)) {
+      await layer?.before.release()
+      await layer?.after.release()
+    }
+    await this.#attention.close()
     await this.#head?.release()
     this.#head = null
   }
@@ -104,48 +165,5 @@ export class WorkerTrunk {
     const running = this.#passes.get(pass)
     if (running === undefined) throw new Error('the pass has not begun or has ended')
     return running
-  }
-
-  #beginSegment(segment: SegmentStart, memory: PassMemory, firstRow: number): RunningSegment {
-    const { hiddenSize, rope } = this.#config
-    const { past, tokens } = segment
-    const rows = tokens.length
-    let kv = this.#caches.get(segment.cache)
-    if (kv === undefined) {
-      kv = new KvMemory(this.#config)
-      this.#caches.set(segment.cache, kv)
-    }
-    kv.reserve(past + rows, past)
-    const moe = memory.moe.subarray(firstRow * hiddenSize, (firstRow + rows) * hiddenSize)
-    moe.fill(0)
-    const { cos, sin } = this.#rope.rotations(past, rows)
-    return {
-      firstRow,
-      rows,
-      past,
-      kv,
-      h: new Tensor('float32', this.#embedding.rows(tokens), [1, rows, hiddenSize]),
-      feeds: {
-        moe: new Tensor('float32', moe, [1, rows, hiddenSize]),
-        cos: new Tensor('float32', cos, [rows, rope.dim / 2]),
-        sin: new Tensor('float32', sin, [rows, rope.dim / 2]),
-        last: new Tensor('int32', Int32Array.of(past + rows - 1), [1]),
-        total: new Tensor('int32', Int32Array.of(past + rows), []),
-      },
-    }
-  }
-
-  async #attendSegment(memory: PassMemory, segment: RunningSegment, layer: number): Promise<void> {
-    const { hiddenSize, expertsPerToken } = this.#config
-    const out = await this.#layers[layer]!.run({ ...segment.feeds, ...segment.kv.feeds(layer), h: segment.h })
-    segment.kv.write(layer, segment.past, out)
-    segment.h = out['h2']!
-    if (!isDense(this.#config, layer)) {
-      memory.x.set(out['x']!.data as Float32Array, segment.firstRow * hiddenSize)
-      memory.weights.set(out['weights']!.data as Float32Array, segment.firstRow * expertsPerToken)
-      memory.experts.set(out['experts']!.data as Int32Array, segment.firstRow * expertsPerToken)
-    }
-    // Consumed into the residual stream: the caller may add the next layer's experts from zero.
-    ;(segment.feeds.moe.data as Float32Array).fill(0)
   }
 }

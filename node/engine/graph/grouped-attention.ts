@@ -3,47 +3,34 @@ import type { OnnxGraph } from '../onnx-graph.ts'
 import type { BlobWeights } from '../weights.ts'
 import { addRotation } from './rotation.ts'
 
-/** Optional inputs of GroupQueryAttention that come before `head_sink`: tables of rotation, positions, a bias of the scores. */
-const BEFORE_SINKS = ['', '', '', '']
-
-/** `attn_in` → `attn_out` [1, s, hidden] and `new_k`, `new_v`; reads the inputs of the layer's graph. `window`: tokens seen, null for all. */
-export function addGroupedAttention(
-  graph: OnnxGraph,
-  weights: BlobWeights,
-  part: { readonly config: ModelConfig; readonly attention: GroupedAttention; readonly window: number | null },
-): void {
-  const { attention, window, config } = part
+/** `attn_in` → `queries` [1, n, heads * headDim], `new_k`, `new_v` [1, n, kvHeads * headDim] and, where there are any, `sink_scores` [heads]. */
+export function addGroupedQueries(graph: OnnxGraph, weights: BlobWeights, config: ModelConfig, attention: GroupedAttention): void {
   const { hiddenSize, rope } = config
   const { heads, kvHeads, headDim, bias } = attention
-  const queries = heads * headDim
   const keys = kvHeads * headDim
   const project = (name: string, output: string, outputs: number): void =>
     bias === 'none'
       ? weights.addLinear(graph, name, 'attn_in', output, hiddenSize, outputs)
       : weights.addBiasedLinear(graph, name, 'attn_in', output, hiddenSize, outputs)
-  project('q', 'q0', queries)
+  project('q', 'q0', heads * headDim)
   project('k', 'k0', keys)
   project('v', attention.clipQkv === null ? 'new_v' : 'v0', keys)
-  const q1 = addQueryKeyNorm(graph, weights, part, 'q', heads)
-  const k1 = addQueryKeyNorm(graph, weights, part, 'k', kvHeads)
+  const q1 = addQueryKeyNorm(graph, weights, { config, attention }, 'q', heads)
+  const k1 = addQueryKeyNorm(graph, weights, { config, attention }, 'k', kvHeads)
   const [q2, k2] = addClip(graph, attention.clipQkv, q1, k1)
-  addRotation(graph, rope, { input: q2, output: 'q_rotated' }, heads, headDim)
+  addRotation(graph, rope, { input: q2, output: 'queries' }, heads, headDim)
   addRotation(graph, rope, { input: k2, output: 'new_k' }, kvHeads, headDim)
-  if (attention.sinks) weights.addPlain(graph, 'sinks', [heads])
-  // The present outputs must be named though nobody reads them: left out, the result is silently wrong (FACTS E3).
-  graph.microsoft(
-    'GroupQueryAttention',
-    ['q_rotated', 'new_k', 'new_v', 'past_k', 'past_v', 'last', 'total', ...(attention.sinks ? [...BEFORE_SINKS, 'sinks'] : [])],
-    ['attn', 'present_k', 'present_v'],
-    {
-      num_heads: heads,
-      kv_num_heads: kvHeads,
-      scale: { float: attention.scale },
-      ...(window === null ? {} : { local_window_size: window }),
-    },
-  )
-  if (bias === 'qkvo') weights.addBiasedLinear(graph, 'o', 'attn', 'attn_out', queries, hiddenSize)
-  else weights.addLinear(graph, 'o', 'attn', 'attn_out', queries, hiddenSize)
+  if (!attention.sinks) return
+  weights.addPlain(graph, 'sinks', [heads])
+  graph.node('Identity', ['sinks'], ['sink_scores'])
+  graph.output('sink_scores', 'f32', [heads])
+}
+
+/** `attention` [1, n, heads * headDim] → `attn_out` [1, n, hidden]. */
+export function addGroupedOutput(graph: OnnxGraph, weights: BlobWeights, config: ModelConfig, attention: GroupedAttention): void {
+  const width = attention.heads * attention.headDim
+  if (attention.bias === 'qkvo') weights.addBiasedLinear(graph, 'o', 'attention', 'attn_out', width, config.hiddenSize)
+  else weights.addLinear(graph, 'o', 'attention', 'attn_out', width, config.hiddenSize)
 }
 
 /** Norm of the queries or keys where the architecture has one; returns the name of the result. */

@@ -11,36 +11,27 @@ const LATENT_NORM_EPSILON = 1e-6
  * latent space, so that all heads attend to the cached latents as to one key-value head whose values are its keys, and each head's sum of
  * latents is taken to its values afterwards. The cache is as small as it can be: `latentRank + rope.dim` numbers per token and layer.
  *
- * `attn_in` → `attn_out` [1, s, hidden] and `new_k` [1, s, latentRank + rope.dim]; reads the inputs of the layer's graph.
+ * `attn_in` → `queries` [1, n, heads * (latentRank + rope.dim)] and `new_k` [1, n, latentRank + rope.dim].
  */
-export function addLatentAttention(
-  graph: OnnxGraph,
-  weights: BlobWeights,
-  part: { readonly config: ModelConfig; readonly attention: LatentAttention; readonly window: number | null },
-): void {
-  const { attention, config, window } = part
-  const { heads, latentRank, valueDim, scale } = attention
-  const { hiddenSize } = config
-  const width = latentRank + config.rope.dim
-  addQuery(graph, weights, part)
-  addKey(graph, weights, part)
-  graph.microsoft(
-    'GroupQueryAttention',
-    ['query', 'new_k', 'new_k', 'past_k', 'past_k', 'last', 'total'],
-    ['attn', 'present_k', 'present_v'],
-    { num_heads: heads, kv_num_heads: 1, scale: { float: scale }, ...(window === null ? {} : { local_window_size: window }) },
-  )
-  graph.reshape('attn', 'attn_heads', [1, -1, heads, width])
+export function addLatentQueries(graph: OnnxGraph, weights: BlobWeights, config: ModelConfig, attention: LatentAttention): void {
+  addQuery(graph, weights, { config, attention })
+  addKey(graph, weights, { config, attention })
+}
+
+/** `attention` [1, n, heads * (latentRank + rope.dim)] → `attn_out` [1, n, hidden]. */
+export function addLatentOutput(graph: OnnxGraph, weights: BlobWeights, config: ModelConfig, attention: LatentAttention): void {
+  const { heads, latentRank, valueDim } = attention
+  graph.reshape('attention', 'attn_heads', [1, -1, heads, latentRank + config.rope.dim])
   graph.slice('attn_heads', 'latents', { axis: 3, from: 0, to: latentRank })
   graph.node('Transpose', ['latents'], ['latents_by_head'], { perm: [0, 2, 3, 1] })
   weights.addTable(graph, 'v_up', [heads, valueDim, latentRank])
   graph.node('MatMul', ['v_up', 'latents_by_head'], ['values_by_head'])
   graph.node('Transpose', ['values_by_head'], ['values'], { perm: [0, 3, 1, 2] })
   graph.reshape('values', 'values_joined', [1, -1, heads * valueDim])
-  weights.addLinear(graph, 'o', 'values_joined', 'attn_out', heads * valueDim, hiddenSize)
+  weights.addLinear(graph, 'o', 'values_joined', 'attn_out', heads * valueDim, config.hiddenSize)
 }
 
-/** `query` [1, s, heads * (latentRank + rope.dim)]: each head's plain part in the latent space, then its rotated part. */
+/** `queries` [1, n, heads * (latentRank + rope.dim)]: each head's plain part in the latent space, then its rotated part. */
 function addQuery(
   graph: OnnxGraph,
   weights: BlobWeights,
@@ -67,10 +58,10 @@ function addQuery(
   graph.node('MatMul', ['q_plain_by_head', 'k_up'], ['q_absorbed_by_head'])
   graph.node('Transpose', ['q_absorbed_by_head'], ['q_absorbed'], { perm: [0, 2, 1, 3] })
   graph.node('Concat', ['q_absorbed', 'q_rotated'], ['query_heads'], { axis: 3 })
-  graph.reshape('query_heads', 'query', [1, -1, heads * (latentRank + rope.dim)])
+  graph.reshape('query_heads', 'queries', [1, -1, heads * (latentRank + rope.dim)])
 }
 
-/** `new_k` [1, s, latentRank + rope.dim]: the token's latent vector and the rotated key that all heads share. */
+/** `new_k` [1, n, latentRank + rope.dim]: the token's latent vector and the rotated key that all heads share. */
 function addKey(
   graph: OnnxGraph,
   weights: BlobWeights,

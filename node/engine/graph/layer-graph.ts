@@ -1,9 +1,9 @@
-import { cacheShape, isDense, windowOf } from '../../model/model-config.ts'
+import { cacheShape, isDense } from '../../model/model-config.ts'
 import type { ModelConfig } from '../../model/model-config.ts'
 import { OnnxGraph } from '../onnx-graph.ts'
 import type { BlobWeights } from '../weights.ts'
-import { addGroupedAttention } from './grouped-attention.ts'
-import { addLatentAttention } from './latent-attention.ts'
+import { addGroupedOutput, addGroupedQueries } from './grouped-attention.ts'
+import { addLatentOutput, addLatentQueries } from './latent-attention.ts'
 import { addMlp } from './mlp.ts'
 import { addRouter } from './router.ts'
 import { addScale } from './scale.ts'
@@ -11,49 +11,62 @@ import { addScale } from './scale.ts'
 const OWN_MLP = Object.freeze({ input: 'x', activation: { kind: 'swiglu' }, bias: false } as const)
 
 /**
- * All of one layer but its routed experts, for one sequence of s tokens, with the residual sum of the layer before fused in.
+ * What comes before the attention of one layer, for n tokens of any sequences, with the residual sum of the layer before fused in.
  *
- * Inputs: `h`, `moe` f32 [1, s, hidden] (residual stream, experts' sum of the layer before);
- * `past_k` and, unless values are the keys, `past_v` f32 [1, cache heads, capacity, width] (tokens before these; read only);
- * `cos`, `sin` f32 [s, rope.dim / 2] (rotation of each token's position);
- * `last` i32 [1] (position of the last of these tokens), `total` i32 scalar (tokens held and new).
+ * Inputs: `h`, `moe` f32 [1, n, hidden] (residual stream, experts' sum of the layer before);
+ * `cos`, `sin` f32 [n, rope.dim / 2] (rotation of each token's position).
  *
- * Outputs: `h2` [1, s, hidden]; `new_k` and, unless values are the keys, `new_v` [1, s, cache heads * width] (to be copied into the cache
- * by the caller); in a layer with experts also `x` [1, s, hidden] (what they are fed), `weights` f32 and `experts` i32 [1, s, k].
+ * Outputs: `h1` [1, n, hidden] (residual stream); `queries` [1, n, heads * width]; `new_k` and, unless values are the keys, `new_v`
+ * [1, n, cache heads * width] (for the key-value memory); `sink_scores` [heads] where the architecture has them.
  */
-export function layerGraph(config: ModelConfig, layer: number, weights: BlobWeights): Uint8Array {
-  const { hiddenSize, attention, rope, scales } = config
-  const epsilon = { epsilon: { float: config.normEpsilon } }
+export function beforeAttentionGraph(config: ModelConfig, weights: BlobWeights): Uint8Array {
+  const { hiddenSize, attention, rope } = config
   const cache = cacheShape(config)
-  const graph = new OnnxGraph('layer')
-  graph.input('h', 'f32', [1, 's', hiddenSize])
-  graph.input('moe', 'f32', [1, 's', hiddenSize])
-  graph.input('past_k', 'f32', [1, cache.heads, 'capacity', cache.width])
-  if (cache.separateValues) graph.input('past_v', 'f32', [1, cache.heads, 'capacity', cache.width])
-  graph.input('cos', 'f32', ['s', rope.dim / 2])
-  graph.input('sin', 'f32', ['s', rope.dim / 2])
-  graph.input('last', 'i32', [1])
-  graph.input('total', 'i32', [])
-  graph.output('h2', 'f32', [1, 's', hiddenSize])
-  if (!isDense(config, layer)) {
-    graph.output('x', 'f32', [1, 's', hiddenSize])
-    graph.output('weights', 'f32', [1, 's', config.expertsPerToken])
-    graph.output('experts', 'i32', [1, 's', config.expertsPerToken])
-  }
-  graph.output('new_k', 'f32', [1, 's', cache.heads * cache.width])
-  if (cache.separateValues) graph.output('new_v', 'f32', [1, 's', cache.heads * cache.width])
+  const graph = new OnnxGraph('before_attention')
+  graph.input('h', 'f32', [1, 'n', hiddenSize])
+  graph.input('moe', 'f32', [1, 'n', hiddenSize])
+  graph.input('cos', 'f32', ['n', rope.dim / 2])
+  graph.input('sin', 'f32', ['n', rope.dim / 2])
+  graph.output('h1', 'f32', [1, 'n', hiddenSize])
+  graph.output('queries', 'f32', [1, 'n', attention.heads * cache.width])
+  graph.output('new_k', 'f32', [1, 'n', cache.heads * cache.width])
+  if (cache.separateValues) graph.output('new_v', 'f32', [1, 'n', cache.heads * cache.width])
 
   weights.addPlain(graph, 'attn_norm', [hiddenSize])
+  const epsilon = { epsilon: { float: config.normEpsilon } }
   graph.microsoft('SkipSimplifiedLayerNormalization', ['h', 'moe', 'attn_norm'], ['attn_in', '', '', 'h1'], epsilon)
-  const window = windowOf(config, layer)
-  if (attention.kind === 'grouped') addGroupedAttention(graph, weights, { config, attention, window })
-  else addLatentAttention(graph, weights, { config, attention, window })
+  if (attention.kind === 'grouped') addGroupedQueries(graph, weights, config, attention)
+  else addLatentQueries(graph, weights, config, attention)
+  return graph.toBytes()
+}
+
+/**
+ * All of one layer that comes after the attention but its routed experts, for n tokens of any sequences.
+ *
+ * Inputs: `h1` f32 [1, n, hidden], `attention` f32 [1, n, heads * width].
+ * Outputs: `h2` [1, n, hidden]; in a layer with experts also `x` [1, n, hidden] (what they are fed), `weights` f32 and `experts` i32 [1, n, k].
+ */
+export function afterAttentionGraph(config: ModelConfig, layer: number, weights: BlobWeights): Uint8Array {
+  const { hiddenSize, attention, scales } = config
+  const graph = new OnnxGraph('after_attention')
+  graph.input('h1', 'f32', [1, 'n', hiddenSize])
+  graph.input('attention', 'f32', [1, 'n', attention.heads * cacheShape(config).width])
+  graph.output('h2', 'f32', [1, 'n', hiddenSize])
+  if (!isDense(config, layer)) {
+    graph.output('x', 'f32', [1, 'n', hiddenSize])
+    graph.output('weights', 'f32', [1, 'n', config.expertsPerToken])
+    graph.output('experts', 'i32', [1, 'n', config.expertsPerToken])
+  }
+
+  if (attention.kind === 'grouped') addGroupedOutput(graph, weights, config, attention)
+  else addLatentOutput(graph, weights, config, attention)
   const attended = addScale(graph, 'attn_out', scales.residual)
   weights.addPlain(graph, 'ffn_norm', [hiddenSize])
 
   // What the trunk itself computes of the rest is part of the residual stream at once.
   const own = isDense(config, layer) ? config.dense : config.shared
   const sum = own === null ? 'h2' : 'attn_sum'
+  const epsilon = { epsilon: { float: config.normEpsilon } }
   graph.microsoft('SkipSimplifiedLayerNormalization', ['h1', attended, 'ffn_norm'], ['x', '', '', sum], epsilon)
   if (isDense(config, layer)) {
     addMlp(graph, weights, { ...OWN_MLP, prefix: 'dense_', output: 'own', hiddenSize, size: config.dense!.size })

@@ -1,0 +1,140 @@
+import { Tensor, type InferenceSession } from 'onnxruntime-node'
+import { attentionGraph } from './graph/attention-graph.ts'
+import type { Extent, KvPool } from './kv-pool.ts'
+import { BLOCK_TOKENS } from './kv-shape.ts'
+import type { AttentionShape, KvType } from './kv-shape.ts'
+import { createSession } from './session.ts'
+
+/** Bytes of scores of one run: what stays in a core's cache beside the keys (measured: twice as fast as 16 times more). */
+const MAX_SCORE_BYTES = 2 * 2 ** 20
+/** Rows that read the keys together all the same, since a long context is dearer to read than its scores. */
+const MIN_ROWS = 4
+const FLOAT_BYTES = 4
+
+/** Some rows of a pass: consecutive tokens of one sequence. */
+export interface AttentionRows {
+  /** Of the pass. */
+  readonly firstRow: number
+  readonly rows: number
+  /** Position of the first of them. */
+  readonly past: number
+  /** Block of each {@link BLOCK_TOKENS} positions of the sequence. */
+  readonly table: Int32Array
+}
+
+/** One run of an attention graph; the same for all layers of a shape. */
+interface Piece {
+  readonly from: number
+  readonly rows: number
+  readonly extents: readonly Extent[]
+  readonly mask: Tensor
+}
+
+/** How the rows of a sequence are cut into runs, by window (0 for none). */
+export type AttentionPlan = Map<number, readonly Piece[]>
+
+/** Attention of the layers of one trunk. */
+export class WorkerAttention {
+  readonly #type: KvType
+  readonly #sessions = new Map<string, Promise<InferenceSession>>()
+
+  constructor(type: KvType) {
+    this.#type = type
+  }
+
+  /** Attention of `part`, whose keys and values are in the pool. `queries`: [rows of the pass, heads * keyWidth]; writes [rows of the pass, heads * valueWidth] into `into`. */
+  async run(
+    shape: AttentionShape,
+    pool: KvPool,
+    part: AttentionRows,
+    plan: AttentionPlan,
+    inputs: { readonly queries: Float32Array; readonly sinks: Tensor | null },
+    into: Float32Array,
+  ): Promise<void> {
+    const queryWidth = shape.heads * shape.keyWidth
+    for (const piece of piecesOf(plan, shape, part)) {
+      const row = part.firstRow + piece.from
+      const queries = inputs.queries.subarray(row * queryWidth, (row + piece.rows) * queryWidth)
+      const feeds: Record<string, Tensor> = { queries: new Tensor('float32', queries, [1, piece.rows, queryWidth]), mask: piece.mask }
+      if (inputs.sinks !== null) feeds['sink_scores'] = inputs.sinks
+      for (const [e, extent] of piece.extents.entries()) {
+        for (const [name, tensor] of pool.tensors(extent, e)) feeds[name] = tensor
+      }
+      const session = await this.#session(shape, piece.extents.length)
+      const { attention } = await session.run(feeds)
+      into.set(attention!.data as Float32Array, row * shape.heads * shape.valueWidth)
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const session of this.#sessions.values()) await (await session).release()
+    this.#sessions.clear()
+  }
+
+  #session(shape: AttentionShape, extents: number): Promise<InferenceSession> {
+    const { heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks } = shape
+    const key = [heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks, extents].join(' ')
+    let session = this.#sessions.get(key)
+    if (session === undefined) {
+      session = createSession({ model: attentionGraph(shape, this.#type, extents), folder: '' })
+      this.#sessions.set(key, session)
+    }
+    return session
+  }
+}
+
+function piecesOf(plan: AttentionPlan, shape: AttentionShape, part: AttentionRows): readonly Piece[] {
+  const window = shape.window ?? 0
+  let pieces = plan.get(window)
+  if (pieces === undefined) plan.set(window, (pieces = cut(shape, part)))
+  return pieces
+}
+
+/** Cuts rows into runs of bounded memory; each reads only the blocks that its rows see. */
+function cut(shape: AttentionShape, { rows, past, table }: AttentionRows): Piece[] {
+  const perRow = shape.heads * (past + rows) * FLOAT_BYTES
+  const most = Math.max(MIN_ROWS, Math.floor(MAX_SCORE_BYTES / perRow))
+  const pieces: Piece[] = []
+  for (let from = 0; from < rows; from += most) {
+    const count = Math.min(most, rows - from)
+    const first = past + from
+    const seenFrom = shape.window === null ? 0 : Math.max(0, first - shape.window + 1)
+    const firstBlock = Math.floor(seenFrom / BLOCK_TOKENS)
+    const endBlock = Math.ceil((first + count) / BLOCK_TOKENS)
+    pieces.push({
+      from,
+      rows: count,
+      extents: extentsOf(table.subarray(firstBlock, endBlock)),
+      mask: maskOf(first, count, firstBlock, endBlock, shape.window),
+    })
+  }
+  return pieces
+}
+
+/** Runs of consecutive blocks, in order. */
+export function extentsOf(table: Int32Array): Extent[] {
+  const extents: Extent[] = []
+  for (let from = 0; from < table.length;) {
+    let to = from + 1
+    while (to < table.length && table[to] === table[to - 1]! + 1) to++
+    extents.push({ first: table[from]!, blocks: to - from })
+    from = to
+  }
+  return extents
+}
+
+/** [blocks, 1, 1, rows, BLOCK_TOKENS]: which positions each row sees. */
+function maskOf(first: number, rows: number, firstBlock: number, endBlock: number, window: number | null): Tensor {
+  const mask = new Float32Array((endBlock - firstBlock) * rows * BLOCK_TOKENS)
+  for (let block = firstBlock; block < endBlock; block++) {
+    const base = block * BLOCK_TOKENS
+    for (let row = 0; row < rows; row++) {
+      const seenTo = first + row + 1 - base
+      const seenFrom = window === null ? 0 : first + row + 1 - window - base
+      const at = ((block - firstBlock) * rows + row) * BLOCK_TOKENS
+      if (seenTo < BLOCK_TOKENS) mask.fill(-Infinity, at + Math.max(0, seenTo), at + BLOCK_TOKENS)
+      if (seenFrom > 0) mask.fill(-Infinity, at, at + Math.min(BLOCK_TOKENS, seenFrom))
+    }
+  }
+  return new Tensor('float32', mask, [endBlock - firstBlock, 1, 1, rows, BLOCK_TOKENS])
+}
