@@ -60,7 +60,8 @@ export class OnnxKvCache implements KvCache {
       blocks.share(block)
       fork.#table.push(block)
     }
-    if (length % BLOCK_TOKENS > 0) {
+    fork.#length = whole * BLOCK_TOKENS
+    if (length > fork.#length) {
       try {
         fork.#reserve(length)
       } catch (error) {

@@ -20,6 +20,8 @@ export interface AttentionRows {
   readonly past: number
   /** Block of each {@link BLOCK_TOKENS} positions of the sequence. */
   readonly table: Int32Array
+  /** Filled by the first layer of each window. */
+  readonly plan: AttentionPlan
 }
 
 /** One run of an attention graph; the same for all layers of a shape. */
@@ -47,12 +49,11 @@ export class WorkerAttention {
     shape: AttentionShape,
     pool: KvPool,
     part: AttentionRows,
-    plan: AttentionPlan,
     inputs: { readonly queries: Float32Array; readonly sinks: Tensor | null },
     into: Float32Array,
   ): Promise<void> {
     const queryWidth = shape.heads * shape.keyWidth
-    for (const piece of piecesOf(plan, shape, part)) {
+    for (const piece of piecesOf(shape, part)) {
       const row = part.firstRow + piece.from
       const queries = inputs.queries.subarray(row * queryWidth, (row + piece.rows) * queryWidth)
       const feeds: Record<string, Tensor> = { queries: new Tensor('float32', queries, [1, piece.rows, queryWidth]), mask: piece.mask }
@@ -83,10 +84,10 @@ export class WorkerAttention {
   }
 }
 
-function piecesOf(plan: AttentionPlan, shape: AttentionShape, part: AttentionRows): readonly Piece[] {
+function piecesOf(shape: AttentionShape, part: AttentionRows): readonly Piece[] {
   const window = shape.window ?? 0
-  let pieces = plan.get(window)
-  if (pieces === undefined) plan.set(window, (pieces = cut(shape, part)))
+  let pieces = part.plan.get(window)
+  if (pieces === undefined) part.plan.set(window, (pieces = cut(shape, part)))
   return pieces
 }
 

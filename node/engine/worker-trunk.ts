@@ -9,7 +9,7 @@ import { passMemory, type PassMemory } from './pass-memory.ts'
 import { Rope } from './rope.ts'
 import { createSession } from './session.ts'
 import { WorkerAttention } from './worker-attention.ts'
-import type { AttentionPlan, AttentionRows } from './worker-attention.ts'
+import type { AttentionRows } from './worker-attention.ts'
 import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
 
 interface Layer {
@@ -19,15 +19,10 @@ interface Layer {
   readonly kv: KvPool
 }
 
-/** One sequence while it goes through the layers. */
-interface RunningSegment extends AttentionRows {
-  readonly plan: AttentionPlan
-}
-
 interface RunningPass {
   readonly memory: PassMemory
   readonly rows: number
-  readonly segments: readonly RunningSegment[]
+  readonly segments: readonly AttentionRows[]
   /** Inputs that stay the same in all layers. */
   readonly feeds: Readonly<Record<'moe' | 'cos' | 'sin', Tensor>>
   h: Tensor
@@ -110,7 +105,7 @@ export class WorkerTrunk {
     const attended = new Float32Array(pass.rows * shape.heads * shape.valueWidth)
     for (const segment of pass.segments) {
       kv.write(segment.table, segment.past, segment.rows, vectors, segment.firstRow)
-      await this.#attention.run(shape, kv, segment, segment.plan, inputs, attended)
+      await this.#attention.run(shape, kv, segment, inputs, attended)
     }
     const attention = new Tensor('float32', attended, [1, pass.rows, shape.heads * shape.valueWidth])
     const { h2, x, weights, experts } = await after.run({ h1: out['h1']!, attention })
