@@ -141,7 +141,7 @@ function checkRanges(header: Map<string, HeaderEntry>, path: string, dataBytes: 
 
 /** The weight that an entry holds by itself. Throws `ModelError` when its type is not read. */
 export function plainTensor({ name, file, dtype, shape, begin, end }: StoredTensor): SourceTensor {
-  if (!isSourceType(dtype) || codedBytes(dtype, numbersOf({ shape })) !== end - begin) {
+  if (!isSourceType(dtype) || !Object.hasOwn(DTYPE_BYTES, dtype) || codedBytes(dtype, numbersOf({ shape })) !== end - begin) {
     throw new ModelError(
       `${file}: tensor ${name} has type ${dtype}, which is not read; use a checkpoint in F32, F16, BF16, F8_E4M3 in scaled blocks, or MXFP4`,
     )

@@ -2,6 +2,8 @@ import type { Codec } from './codec.ts'
 import { allFinite } from './codec.ts'
 import { decodeFp8E4m3 } from './fp8.ts'
 import { decodeMxfp4, MXFP4_BLOCK, MXFP4_BLOCK_BYTES } from './mxfp4.ts'
+import { GGML_MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 } from './ggml.ts'
+import { Q4_K, Q5_K, Q6_K } from './ggml-k.ts'
 import { BF16, F16, F32 } from './plain.ts'
 
 /** Without the factors beside it, see `BlockScales`. */
@@ -27,8 +29,23 @@ const MXFP4: Codec = {
   },
 }
 
-/** Codings that a checkpoint's weights may have here, by the name that their file format gives them. */
-export const CODECS = Object.freeze({ F32, F16, BF16, F8_E4M3, MXFP4 }) satisfies Readonly<Record<string, Codec>>
+/** Codings that a checkpoint's weights may have here, by the name that their file format gives them; `GGML_MXFP4` is GGUF's MXFP4. */
+export const CODECS = Object.freeze({
+  F32,
+  F16,
+  BF16,
+  F8_E4M3,
+  MXFP4,
+  Q8_0,
+  Q4_0,
+  Q4_1,
+  Q5_0,
+  Q5_1,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+  GGML_MXFP4,
+}) satisfies Readonly<Record<string, Codec>>
 
 export type SourceType = keyof typeof CODECS
 
