@@ -43,7 +43,7 @@ const POOL_NUMBERS = 2 ** 24
 /** As transformers initialises weights. */
 const DEVIATION = 0.02
 
-/** Writes config.json, the weights with their index, and a tokenizer of as many made-up words as there are tokens. Returns the bytes of weights. */
+/** Writes config.json, the weights with their index, and a tokenizer. Returns the bytes of weights. */
 export async function writeSyntheticCheckpoint(init: SyntheticInit): Promise<number> {
   const shape: SyntheticShape = { ...OLMOE_1B_7B, ...init }
   await mkdir(init.dir, { recursive: true })
@@ -92,17 +92,29 @@ function configOf(shape: SyntheticShape): Record<string, unknown> {
   }
 }
 
+/** Writes every byte of a text as one token; the rest of the vocabulary is made up and only comes out of the model. */
 function tokenizerOf(vocabSize: number): Record<string, unknown> {
-  const vocab = Object.fromEntries(Array.from({ length: vocabSize }, (_, id) => [id === 0 ? '<end>' : `w${id}`, id]))
+  const tokens = ['<end>', ...byteAlphabet()]
+  const vocab = Object.fromEntries(Array.from({ length: vocabSize }, (_, id) => [tokens[id] ?? `w${id}`, id]))
+  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: false, use_regex: false }
   return {
     version: '1.0',
     added_tokens: [{ id: 0, content: '<end>', single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }],
     normalizer: null,
-    pre_tokenizer: { type: 'WhitespaceSplit' },
+    pre_tokenizer: byteLevel,
     post_processor: null,
-    decoder: null,
-    model: { type: 'WordLevel', vocab, unk_token: '<end>' },
+    decoder: byteLevel,
+    model: { type: 'BPE', vocab, merges: [], unk_token: null, continuing_subword_prefix: '', end_of_word_suffix: '', fuse_unk: false },
   }
+}
+
+/** The characters that stand for the bytes in byte-level vocabularies: printable ones for themselves, the rest from 256 on. */
+function byteAlphabet(): string[] {
+  let next = 256
+  return Array.from({ length: 256 }, (_, byte) => {
+    const printable = (byte > 32 && byte < 127) || (byte > 160 && byte !== 173)
+    return String.fromCharCode(printable ? byte : next++)
+  })
 }
 
 function tensorGroups(shape: SyntheticShape, layersPerFile: number): Tensor[][] {

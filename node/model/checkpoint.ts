@@ -1,45 +1,35 @@
-import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ModelError } from '../errors.ts'
 import type { ArchitectureAdapter } from './architectures/adapter.ts'
 import { findArchitecture } from './architectures/index.ts'
 import { refuseUnreadOptions } from './architectures/unread-options.ts'
-import { openCheckpointTensors } from './checkpoint-tensors.ts'
+import { folderNames, openFolder } from './checkpoint-folder.ts'
+import type { CheckpointSource, TokenizerContent } from './checkpoint-folder.ts'
 import type { CheckpointTensors } from './checkpoint-tensors.ts'
-import { parseJsonObject, readJsonObject, readSmallFile } from './files.ts'
+import { openGguf } from './gguf/checkpoint.ts'
+import { splitNames } from './gguf/split-files.ts'
 import { HfConfig } from './hf-config.ts'
 import type { Manifest, ModelConfig } from './manifest.ts'
 import { MODEL_LIMITS } from './model-limits.ts'
-import { TOKENIZER_FILES } from './tokenizer-files.ts'
 
-const MAX_CONFIG_BYTES = 4 * 2 ** 20
+const GGUF = /\.gguf$/i
 
-/** A Hugging Face checkpoint directory, read and checked but for the weights themselves. */
+/** A checkpoint, read and checked but for the weights themselves. */
 export interface Checkpoint {
-  readonly dir: string
   readonly adapter: ArchitectureAdapter
   readonly config: ModelConfig
   readonly tensors: CheckpointTensors
   readonly tiedEmbeddings: boolean
   readonly generation: Manifest['generation']
   /** Files of the tokenizer that are there. */
-  readonly tokenizer: readonly { readonly name: string; readonly content: Uint8Array }[]
+  readonly tokenizer: readonly TokenizerContent[]
 }
 
-/** Opens a checkpoint. Throws `ModelError` naming file, field or tensor and the remedy. */
-export async function openCheckpoint(dir: string): Promise<Checkpoint> {
-  const isDirectory = await stat(dir).then(
-    (stats) => stats.isDirectory(),
-    () => false,
-  )
-  if (!isDirectory) throw new ModelError(`${dir} is no directory: name the folder of a Hugging Face checkpoint`)
-  const configPath = join(dir, 'config.json')
-  const fields = await readJsonObject(configPath, MAX_CONFIG_BYTES)
-  if (fields === undefined) throw new ModelError(`${configPath} is missing: ${dir} is not a Hugging Face checkpoint, or not a complete one`)
+/** Opens a Hugging Face folder or a GGUF file. Throws `ModelError` naming file, field or tensor and the remedy. */
+export async function openCheckpoint(path: string): Promise<Checkpoint> {
+  const { configPath, fields, generationPath, generation, tokenizer, openTensors } = await openSource(path)
   const hf = new HfConfig(fields, configPath)
   const adapter = findArchitecture(hf.raw('architectures'), configPath)
-  const generationPath = join(dir, 'generation_config.json')
-  const generation = (await readJsonObject(generationPath, MAX_CONFIG_BYTES)) ?? {}
   const config = adapter.readConfig(hf, readEndTokens(fields, generation, configPath))
   refuseUnreadOptions(hf)
   const stray = config.eosTokenIds.find((id) => id >= config.vocabSize)
@@ -48,14 +38,28 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
       `${configPath}: eos_token_id ${stray}, here or in generation_config.json, is outside the vocabulary of ${config.vocabSize}`,
     )
   return {
-    dir,
     adapter,
     config,
     tiedEmbeddings: hf.flag('tie_word_embeddings', false),
     generation: readGeneration(generation, generationPath),
-    tokenizer: await readTokenizerFiles(dir),
-    tensors: await openCheckpointTensors(dir),
+    tokenizer,
+    tensors: await openTensors(),
   }
+}
+
+/** A folder without config.json may hold the GGUF file of one model. */
+async function openSource(path: string): Promise<CheckpointSource> {
+  if (GGUF.test(path)) return await openGguf(path)
+  const names = await folderNames(path)
+  const folder = await openFolder(path)
+  if (folder !== undefined) return folder
+  const models = new Set(names.filter((name) => GGUF.test(name)).map((name) => splitNames(name)[0]!))
+  const [only, another] = models
+  if (only === undefined) {
+    throw new ModelError(`${join(path, 'config.json')} is missing: ${path} is not a Hugging Face checkpoint, or not a complete one`)
+  }
+  if (another !== undefined) throw new ModelError(`${path} holds several models (${[...models].join(', ')}): name the file of one`)
+  return await openGguf(join(path, only))
 }
 
 /** End tokens of both files: generation_config.json often names more than config.json. */
@@ -83,16 +87,4 @@ function readGeneration(fields: Record<string, unknown>, path: string): Manifest
     ...(topK === undefined ? {} : { topK }),
     ...(topP === undefined ? {} : { topP }),
   }
-}
-
-async function readTokenizerFiles(dir: string): Promise<{ name: string; content: Uint8Array }[]> {
-  const files = []
-  for (const name of TOKENIZER_FILES) {
-    const path = join(dir, name)
-    const content = await readSmallFile(path, MODEL_LIMITS.tokenizerFileBytes)
-    if (content === undefined) continue
-    if (name.endsWith('.json')) parseJsonObject(content.toString('utf8'), path)
-    files.push({ name, content })
-  }
-  return files
 }

@@ -26,7 +26,7 @@ export interface PackProgress {
 }
 
 export interface PackOptions {
-  /** Folder of a Hugging Face checkpoint. */
+  /** Folder of a Hugging Face checkpoint, or path of a GGUF file. */
   readonly dir: string
   readonly store: BlobStore
   readonly quant: QuantKind
@@ -101,6 +101,7 @@ function readQuant(options: PackOptions): Quant {
 function defaultName(dir: string, kind: QuantKind): string {
   const slug = basename(resolve(dir))
     .toLowerCase()
+    .replace(/\.gguf$/, '')
     .replaceAll(/[^a-z0-9._-]+/g, '-')
     .replace(/^[^a-z0-9]+/, '')
   return `${slug.slice(0, 59)}-${kind}`
