@@ -22,11 +22,11 @@ interface PackFlags {
   readonly data: string
 }
 
-/** `skein pack <dir>`: a Hugging Face checkpoint becomes a model of the data directory. */
+/** `skein pack <checkpoint>`: a Hugging Face checkpoint or a GGUF file becomes a model of the data directory. */
 export function packCommand(defaultDataDir: string): Command {
   return new Command('pack')
-    .description('pack a Hugging Face checkpoint (config.json, *.safetensors, tokenizer.json) into a model of this node')
-    .argument('<dir>', 'folder of the checkpoint')
+    .description('pack a Hugging Face checkpoint (config.json, *.safetensors, tokenizer.json) or a GGUF file into a model of this node')
+    .argument('<checkpoint>', 'folder of the checkpoint, or path of the GGUF file')
     .addOption(new Option('--quant <kind>', 'how weights are stored').choices(QUANT_KINDS).default('q4'))
     .addOption(
       new Option('--block <weights>', 'weights per scale of q4 and q8')

@@ -85,7 +85,8 @@ export function ggufConfig(file: GgufFile): GgufConfig {
   // llama3's scaled rotary embedding comes as a tensor of factors.
   if (tensors.has('rope_freqs.weight'))
     throw new ModelError(`${path}: tensor rope_freqs.weight is not supported: pack the safetensors checkpoint`)
-  const headDim = of.number('attention.key_length') ?? Math.floor((of.number('embedding_length') ?? 0) / (of.number('attention.head_count') ?? 1))
+  const headDim =
+    of.number('attention.key_length') ?? Math.floor((of.number('embedding_length') ?? 0) / (of.number('attention.head_count') ?? 1))
   return {
     fields: { ...commonFields(of, metadata, tensors), ...architecture.fields(of) },
     pairedHead: architecture.pairedHeads ? headDim : undefined,

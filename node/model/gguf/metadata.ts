@@ -15,7 +15,8 @@ export class GgufMetadata {
   }
 
   number(key: string): number | undefined {
-    return this.#typed(key, 'a number', isNumber)
+    const value = this.#typed(key, 'a number', isNumber)
+    return value === undefined ? undefined : shortest(value)
   }
 
   flag(key: string): boolean | undefined {
@@ -45,6 +46,16 @@ export class GgufMetadata {
     }
     return value
   }
+}
+
+/** The shortest decimal number that is the same f32: files keep f32, and 1e-5 was meant where 0.000009999999747378752 stands. */
+function shortest(value: number): number {
+  if (Number.isInteger(value) || Math.fround(value) !== value) return value
+  for (let digits = 1; digits < 9; digits++) {
+    const short = Number(value.toPrecision(digits))
+    if (Math.fround(short) === value) return short
+  }
+  return value
 }
 
 function isText(value: unknown): value is string {

@@ -40,7 +40,7 @@ test('packs into the data directory and says what it made', async (t) => {
 test('refuses kinds, blocks and names that can not be, and passes on what is wrong with a checkpoint', async (t) => {
   const data = await temporaryDir(t)
   const refused = (args: readonly string[], error: { name?: string; message: RegExp }) => assert.rejects(runPack(t, data, args), error)
-  await refused([], { message: /missing required argument 'dir'/ })
+  await refused([], { message: /missing required argument 'checkpoint'/ })
   await refused([EMBER_CHECKPOINT, '--quant', 'q5'], { message: /'q5' is invalid. Allowed choices are f32, f16, q8, q4/ })
   await refused([EMBER_CHECKPOINT, '--block', '48'], { message: /Allowed choices are 16, 32, 64, 128/ })
   await refused([EMBER_CHECKPOINT, '--what'], { message: /unknown option '--what'/ })
