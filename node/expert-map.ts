@@ -1,5 +1,6 @@
 import type { LedgerView } from '../crdt/index.ts'
 import type { ExpertMap } from './api/services.ts'
+import { coverageOf } from './router/coverage.ts'
 import type { ServedModel } from './served-model.ts'
 
 export interface ExpertMapsInit {
@@ -26,7 +27,7 @@ export function expertMaps({ models, view, nowMs }: ExpertMapsInit): ExpertMap[]
       layers,
       experts,
       authors: heat.authors,
-      coverage: view.coverage(id, layers, experts),
+      coverage: coverageOf(manifest, (layer, expert) => view.holders(id, layer, expert).length),
       rates: byLayer((cell) => rounded(heat.rates[cell]!)),
       tokens: byLayer((cell) => Math.round(heat.tokens[cell]!)),
       hosts: byLayer((cell) => view.holders(id, Math.floor(cell / experts), cell % experts).length),

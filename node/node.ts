@@ -7,6 +7,7 @@ import { createLedger, createLedgerReplication } from '../crdt/index.ts'
 import { createExpertHandler, EXPERT_LIMITS, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
 import { createApi } from './api/api.ts'
 import type { Config } from './config.ts'
+import { Completeness } from './driver/completeness.ts'
 import { Dispatcher } from './driver/dispatcher.ts'
 import { Driver } from './driver/driver.ts'
 import { Experience } from './driver/experience.ts'
@@ -33,6 +34,7 @@ import { PunchKeeper } from './net/punch/punch-keeper.ts'
 import { Puncher } from './net/punch/puncher.ts'
 import { ProviderRecords } from './net/provider-records.ts'
 import { Relaying } from './net/relaying.ts'
+import { repeat } from './repeat.ts'
 import { CostModel } from './router/cost-model.ts'
 import { chooseShards } from './router/shard-choice.ts'
 import { openServedModels } from './served-model.ts'
@@ -63,6 +65,8 @@ export const API_FILE = 'api.json'
 const STOP_STEP_MS = 5_000
 /** Queued jobs beyond the workers, so that a worker never waits for the main thread. */
 const SPARE_JOBS = 1
+/** How often hosts of what is missing are looked for. */
+const SEEK_INTERVAL_MS = 2_000
 
 /**
  * Starts everything, in the order in which one part needs another. Throws `ConfigError`, `ModelError` or `ModelMissingError`, after
@@ -165,21 +169,23 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       holdsLocally: (id, layer, expert) => hosting.isUsable(id, layer, expert),
       isLinked: (peer) => links.get(peer) !== undefined,
     })
+    const announcers = (id: string, layer: number, expert: number): string[] =>
+      ledger
+        .view()
+        .holders(id, layer, expert)
+        .filter((peer) => peer !== self && !liveness.isGone(peer))
     const keeper = new LinkKeeper(
       {
         links,
         holders,
         costs,
         records,
-        announcers: (id, layer, expert) =>
-          ledger
-            .view()
-            .holders(id, layer, expert)
-            .filter((peer) => peer !== self),
+        announcers,
         log: info,
       },
       models,
     )
+    const completeness = new Completeness({ holders, announcers, discover: (...args) => keeper.discover(...args) })
     const counts = new RoutingCounts()
     const dispatcher = new Dispatcher({
       links,
@@ -188,9 +194,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       costs,
       tieSeed: createHash('sha256').update(self).digest().readInt32LE(),
       discover: (...args) => keeper.discover(...args),
+      isAnnounced: (id, { layer, expert }) => announcers(id, layer, expert).length > 0,
       servicePriorUs: (peer) => ledger.view().authors.get(peer)?.service?.p50Us ?? null,
     })
-    const driver = new Driver({ dispatcher, counts }, models, { wire: config.wire, combine: config.combine })
+    const driver = new Driver({ dispatcher, counts, completeness }, models, { wire: config.wire, combine: config.combine })
     undo.push({ name: 'driver', step: () => driver.stop() })
 
     await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), {
@@ -238,6 +245,11 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     mesh.addEventListener('connection:open', onConnection)
     const onChange = (): void => void keeper.tick().catch((error: Error) => info('links.tick.failed', { reason: error.message }))
     ledger.on('change', onChange)
+    repeat(() => models.forEach((model) => completeness.seek(model)), {
+      intervalMs: SEEK_INTERVAL_MS,
+      signal: stopping.signal,
+      onError: (error) => info('seek.failed', { reason: error.message }),
+    })
     undo.push({ name: 'ledger events', step: () => void ledger.off('change', onChange) })
     const announce = ({ id }: HeldModel): void => {
       const cids = hosting.shards(id, 'serving').map(({ cid }) => cid)

@@ -1,13 +1,15 @@
+import { bitmapMembers } from '../crdt/index.ts'
 import type { LedgerView } from '../crdt/index.ts'
-import type { Coverage, ModelInfo, PeerStatus, SwarmStatus } from './api/services.ts'
+import type { ModelInfo, PeerStatus, SwarmStatus } from './api/services.ts'
 import type { Config } from './config.ts'
 import { bitmapsOf } from './host/hosting.ts'
 import type { Hosting } from './host/hosting.ts'
-import type { Holders } from './driver/holders.ts'
+import type { Candidate, Holders } from './driver/holders.ts'
 import type { ExpertLinks } from './net/expert-links.ts'
 import { expertLayers } from './model/model-config.ts'
 import type { Mesh } from './net/mesh.ts'
 import type { Relaying } from './net/relaying.ts'
+import { coverageOf, rangesOf } from './router/coverage.ts'
 import type { CostModel } from './router/cost-model.ts'
 import type { ServedModel } from './served-model.ts'
 import { VERSION } from './version.ts'
@@ -36,14 +38,14 @@ export function swarmStatus(components: SwarmStatusComponents): SwarmStatus {
     peer: mesh.peerId.toString(),
     addresses: mesh.getMultiaddrs().map((address) => address.toString()),
     uptimeSeconds: Math.floor((performance.now() - startedAt) / 1000),
-    ready: infos.every((info) => info.coverage.covered === info.coverage.experts),
+    ready: infos.every((info) => info.coverage.complete),
     models: infos,
     relay: components.relaying.status(),
     peers: peerStatuses(components),
     holdings: hosting.models.map(({ id, manifest }) => ({
       model: manifest.name,
       layers: bitmapsOf(manifest, hosting.shards(id, 'serving'))
-        .map((bitmap, layer) => ({ layer, experts: rangesOf(bitmap) }))
+        .map((bitmap, layer) => ({ layer, experts: rangesOf(bitmapMembers(bitmap)) }))
         .filter(({ experts }) => experts !== ''),
     })),
     routing: models.map((model) => {
@@ -67,27 +69,13 @@ export function modelInfos(components: Pick<SwarmStatusComponents, 'models' | 'h
       quant: manifest.quant.kind,
       createdAt: model.openedAt,
       maxContext: manifest.config.maxContext,
-      coverage: coverageOf(model, components.holders),
+      coverage: coverageOf(manifest, replicasOf(components.holders.candidates(model.id))),
     }
   })
 }
 
-function coverageOf(model: ServedModel, holders: Holders): Coverage {
-  const { config } = model.manifest
-  const layers = expertLayers(config)
-  const { experts } = config
-  const candidates = holders.candidates(model.id)
-  let covered = 0
-  let minReplicas = Infinity
-  for (const layer of layers) {
-    for (let expert = 0; expert < experts; expert++) {
-      let replicas = 0
-      for (const candidate of candidates) if (candidate.holds(layer, expert)) replicas++
-      if (replicas > 0) covered++
-      minReplicas = Math.min(minReplicas, replicas)
-    }
-  }
-  return { experts: layers.length * experts, covered, minReplicas }
+function replicasOf(candidates: readonly Candidate[]): (layer: number, expert: number) => number {
+  return (layer, expert) => candidates.reduce((sum, candidate) => sum + (candidate.holds(layer, expert) ? 1 : 0), 0)
 }
 
 function peerStatuses({ mesh, view, links, costs }: SwarmStatusComponents): PeerStatus[] {
@@ -121,18 +109,4 @@ function countBits(bitmap: Uint8Array): number {
   let bits = 0
   for (let byte of bitmap) for (; byte !== 0; byte >>= 1) bits += byte & 1
   return bits
-}
-
-/** Set bits as `0-3,8-11`. */
-function rangesOf(bitmap: Uint8Array): string {
-  const ranges: string[] = []
-  const isSet = (i: number): boolean => ((bitmap[i >> 3] ?? 0) & (1 << (i & 7))) !== 0
-  for (let i = 0; i < bitmap.length * 8; i++) {
-    if (!isSet(i)) continue
-    let last = i
-    while (isSet(last + 1)) last++
-    ranges.push(last === i ? `${i}` : `${i}-${last}`)
-    i = last
-  }
-  return ranges.join(',')
 }

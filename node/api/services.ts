@@ -1,6 +1,7 @@
 import type { Registry } from 'prom-client'
 import type { HoldingEvent, HoldingsRequest } from '../host/holdings-service.ts'
 import type { QueryService } from '../driver/query.ts'
+import type { Coverage } from '../router/coverage.ts'
 
 /** What the HTTP face shows; composed in `node/node.ts`, so that the API knows no mesh and no engine. */
 export interface ApiServices {
@@ -28,15 +29,6 @@ export interface ModelInfo {
   readonly createdAt: number
   readonly maxContext: number
   readonly coverage: Coverage
-}
-
-export interface Coverage {
-  /** Experts of the model, over all layers. */
-  readonly experts: number
-  /** Experts with at least one live host. */
-  readonly covered: number
-  /** Live hosts of the rarest expert. */
-  readonly minReplicas: number
 }
 
 /** Use and coverage of every expert of a model, by layer and expert, as the ledger of the whole swarm has them. */

@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import type { QueryReport } from '../driver/query.ts'
 import { MeshError } from '../../protocols/wire/errors.ts'
+import { rangesOf } from '../router/coverage.ts'
 import { DAEMON_FLAGS, daemonFetch } from './daemon.ts'
 import type { DaemonOptions } from './daemon.ts'
 import { readEventStream } from './event-stream.ts'
@@ -61,7 +62,7 @@ export function describeReport(report: QueryReport, names: ReadonlyMap<string, s
     host.local ? 'this node' : 'remote',
     String(host.calls),
     String(host.rows),
-    layersOf(host.layers),
+    rangesOf(host.layers),
   ])
   const { local, remote, retried } = report.calls
   return [
@@ -70,14 +71,4 @@ export function describeReport(report: QueryReport, names: ReadonlyMap<string, s
       `${(report.bytes.sent / 1024).toFixed(0)} KiB sent, ${(report.bytes.received / 1024).toFixed(0)} KiB received  ·  ` +
       `prompt ${report.timeMs.prompt} ms, answer ${report.timeMs.decode} ms`,
   ].join('\n')
-}
-
-function layersOf(layers: readonly number[]): string {
-  const ranges: string[] = []
-  for (let i = 0; i < layers.length; i++) {
-    const first = layers[i]!
-    while (layers[i + 1] === layers[i]! + 1) i++
-    ranges.push(first === layers[i] ? `${first}` : `${first}-${layers[i]}`)
-  }
-  return ranges.join(',')
 }

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { SwarmStatus } from '../api/services.ts'
+import { describeMissing } from '../router/coverage.ts'
 import { DAEMON_FLAGS, daemonFetch } from './daemon.ts'
 import type { DaemonOptions } from './daemon.ts'
 import { table } from './table.ts'
@@ -33,12 +34,14 @@ export function describeStatus(status: SwarmStatus): string {
     peer.ledgerAgeSeconds === null ? '-' : `${peer.ledgerAgeSeconds} s ago`,
   ])
   const hosted = status.holdings.flatMap(({ model, layers }) => layers.map(({ layer, experts }) => [model, String(layer), experts]))
+  const incomplete = status.models.filter(({ coverage }) => !coverage.complete)
   return [
     `node   ${status.peer}  (skein ${status.version}, up ${status.uptimeSeconds} s)`,
     `swarm  ${status.swarm}  ${status.ready ? 'ready' : 'not ready: some experts have no live host'}`,
     ...status.addresses.map((address) => `listen ${address}`),
     '',
     table(['MODEL', 'QUANT', 'EXPERTS COVERED', 'REPLICAS (RAREST)', 'TOKENS ROUTED'], models),
+    ...incomplete.map(({ name, coverage }) => `${name} can't answer: ${describeMissing(coverage)}`),
     '',
     peers.length === 0 ? 'no peers yet' : table(['PEER', 'NAME', 'STATE', 'CALL OVERHEAD', 'EXPERTS', 'CALLS', 'HEARD'], peers),
     '',

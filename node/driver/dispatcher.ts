@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { isMeshError, PeerRefusedError } from '../../protocols/wire/errors.ts'
 import { callFrameBytes, replyFrameBytes } from '../../protocols/expert/index.ts'
 import { Priority } from '../../protocols/expert/index.ts'
@@ -25,6 +26,8 @@ export interface DispatcherComponents {
   readonly discover: (model: string, layer: number, expert: number, signal: AbortSignal) => Promise<boolean>
   /** Decides between hosts of nearly equal cost; drivers with different ones favour different hosts. */
   readonly tieSeed: number
+  /** Whether a live peer announces the expert, linked or not. */
+  readonly isAnnounced: (model: string, expert: { readonly layer: number; readonly expert: number }) => boolean
   /** Queue and compute of a call as the peer itself reports, in microseconds; null when it does not. */
   readonly servicePriorUs: (peer: string) => number | null
 }
@@ -60,6 +63,9 @@ const MAX_DEADLINE_MS = 60_000
 const HEDGE_SHARE = 0.5
 /** Hosts that may fail one after the other for the same rows. */
 const MAX_ATTEMPTS = 6
+/** An expert that somebody announces is tried for so long, this often, before its query fails. */
+const PATIENCE_MS = 3_000
+const RETRY_MS = 200
 const DISCOVERY_TIMEOUT_MS = 10_000
 
 /** Sends the rows of a layer to the hosts of their experts and sums what comes back; the rows of a host that fails go to another replica. */
@@ -76,11 +82,26 @@ export class Dispatcher {
    */
   async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
     const startedAt = performance.now()
-    const partials = await this.#runRuns(context, work, work.runs, NOBODY)
+    const partials = await this.#runPatiently(context, work)
     into.fill(0)
     combine(work, partials, into)
     const remoteUs = Math.max(...partials.map((partial) => partial.remoteUs))
     if (remoteUs > 0 && context.priority === Priority.decode) context.tally.layerDone((performance.now() - startedAt) * 1000 - remoteUs)
+  }
+
+  /** A host that went takes its links with it for a moment, also those that were just tried: one that was left is tried again. */
+  async #runPatiently(context: DispatchContext, work: LayerWork): Promise<Partial[]> {
+    const deadline = performance.now() + PATIENCE_MS
+    for (;;) {
+      try {
+        return await this.#runRuns(context, work, work.runs, NOBODY)
+      } catch (error) {
+        const isHopeless = !isMeshError(error, 'NoRouteError') || !this.#components.isAnnounced(context.model, error as NoRouteError)
+        if (isHopeless || performance.now() > deadline) throw error
+        await delay(RETRY_MS)
+        context.scope.throwIfCancelled()
+      }
+    }
   }
 
   async #runRuns(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: Excluded): Promise<Partial[]> {

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { BusyError, ModelMissingError } from '../errors.ts'
+import type { Completeness } from './completeness.ts'
 import { generate } from './generation.ts'
 import type { DrivenModel, GenerationComponents } from './generation.ts'
 import type { Combine, QueryEvent, QueryRequest, QueryService, Sampling, WireType } from './query.ts'
@@ -9,6 +10,11 @@ export interface DriverInit {
   /** Used where a request says nothing. */
   readonly wire: WireType
   readonly combine: Combine
+}
+
+export interface DriverComponents extends GenerationComponents {
+  /** Refuses queries to models that can't answer. */
+  readonly completeness: Pick<Completeness, 'check'>
 }
 
 /** Queries that advance at once; more would only slow each other. */
@@ -29,14 +35,14 @@ const SAMPLING_DEFAULTS: Omit<Sampling, 'seed'> = Object.freeze({
 
 /** Answers queries on the models whose trunks are open here. */
 export class Driver implements QueryService {
-  readonly #components: GenerationComponents
+  readonly #components: DriverComponents
   readonly #init: DriverInit
   readonly #models: readonly DrivenModel[]
   readonly #stopping = new AbortController()
   readonly #waiting: (() => void)[] = []
   #active = 0
 
-  constructor(components: GenerationComponents, models: readonly DrivenModel[], init: DriverInit) {
+  constructor(components: DriverComponents, models: readonly DrivenModel[], init: DriverInit) {
     this.#components = components
     this.#models = models
     this.#init = init
@@ -55,6 +61,7 @@ export class Driver implements QueryService {
     }
     const signal = request.signal === undefined ? this.#stopping.signal : AbortSignal.any([request.signal, this.#stopping.signal])
     signal.throwIfAborted()
+    await this.#components.completeness.check(model)
     await this.#enter(signal)
     try {
       const sampling = samplingOf(request, model)

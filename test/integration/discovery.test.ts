@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createLedger } from '../../crdt/index.ts'
+import { Completeness } from '../../node/driver/completeness.ts'
 import { Dispatcher } from '../../node/driver/dispatcher.ts'
 import { Driver } from '../../node/driver/driver.ts'
 import { Holders } from '../../node/driver/holders.ts'
@@ -62,9 +63,11 @@ async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: readonly 
     costs,
     tieSeed: 0,
     discover: (...args) => keeper.discover(...args),
+    isAnnounced: () => false,
     servicePriorUs: () => null,
   })
-  const queries = new Driver({ dispatcher, counts: new RoutingCounts() }, models, { wire: 'f16', combine: 'host' })
+  const completeness = new Completeness({ holders, announcers: () => [], discover: (...args) => keeper.discover(...args) })
+  const queries = new Driver({ dispatcher, counts: new RoutingCounts(), completeness }, models, { wire: 'f16', combine: 'host' })
   t.after(() => queries.stop())
   return { queries, links, records, found }
 }

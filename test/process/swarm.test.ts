@@ -141,7 +141,7 @@ describe('a swarm of four processes', { timeout: 240_000 }, () => {
     assert.equal(status.swarm, swarm().name)
     assert.deepEqual(new Set(status.peers.map(({ name }) => name)), new Set(HOSTS))
     for (const peer of status.peers) assert.ok(peer.connected && peer.experts === 64 && peer.callsSent > 0 && peer.callsFailed === 0)
-    assert.deepEqual(status.models[0]!.coverage, { experts: 96, covered: 96, minReplicas: 2 })
+    assert.deepEqual(status.models[0]!.coverage, { experts: 96, covered: 96, minReplicas: 2, complete: true, missing: [], missingBytes: 0 })
     const page = await fetch(`${url}/`)
     assert.match(page.headers.get('content-type')!, /text\/html/)
   })

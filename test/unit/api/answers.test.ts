@@ -262,7 +262,7 @@ test('lists and names models', async (t) => {
     created: 1_790_000_000,
     owned_by: 'skein',
     skein: {
-      coverage: { experts: 64, covered: 64, minReplicas: 2 },
+      coverage: { experts: 64, covered: 64, minReplicas: 2, complete: true, missing: [], missingBytes: 0 },
       architecture: 'Qwen3MoeForCausalLM',
       quant: 'q8',
       maxContext: 1024,

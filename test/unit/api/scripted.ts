@@ -90,7 +90,7 @@ const MODEL_INFO: ModelInfo = {
   quant: 'q8',
   createdAt: 1_790_000_000,
   maxContext: 1024,
-  coverage: { experts: 64, covered: 64, minReplicas: 2 },
+  coverage: { experts: 64, covered: 64, minReplicas: 2, complete: true, missing: [], missingBytes: 0 },
 }
 
 const SWARM: SwarmStatus = {
@@ -126,7 +126,7 @@ export const EXPERTS: ExpertMap = {
   layers: 1,
   experts: 2,
   authors: 1,
-  coverage: { experts: 2, covered: 1, minReplicas: 0 },
+  coverage: { experts: 2, covered: 1, minReplicas: 0, complete: false, missing: [{ layer: 0, experts: '1' }], missingBytes: 12_000_000 },
   rates: [[1.5, 0]],
   tokens: [[120, 0]],
   hosts: [[2, 0]],

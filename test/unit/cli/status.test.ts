@@ -31,7 +31,7 @@ const STATUS: SwarmStatus = {
       quant: 'q8',
       createdAt: 0,
       maxContext: 512,
-      coverage: { experts: 64, covered: 64, minReplicas: 2 },
+      coverage: { experts: 64, covered: 64, minReplicas: 2, complete: true, missing: [], missingBytes: 0 },
     },
   ],
   relay: { reach: 'private', using: [], serving: { isOpen: false, reservations: 0, circuits: 0, bytes: 0 } },
