@@ -19,8 +19,11 @@ export interface CheckpointTensors {
   has(name: string): boolean
   /** How the tensor's numbers are coded; undefined when there is no such tensor. Throws `ModelError` for a type that is not read. */
   typeOf(name: string): SourceType | undefined
-  /** Throws `ModelError` when the tensor is missing, has another shape, or has a type that is not read. */
-  get(name: string, shape: readonly number[]): SourceTensor
+  /**
+   * Throws `ModelError` when the tensor is missing, has another shape, or has a type that is not read.
+   * `fields`: those of the configuration that the shape follows from, for the complaint.
+   */
+  get(name: string, shape: readonly number[], fields?: readonly string[]): SourceTensor
 }
 
 /** Reads the headers of `model.safetensors`, or of the files named by `model.safetensors.index.json`. Throws `ModelError`. */
@@ -62,7 +65,7 @@ export function checkedTensors({ origin, files, find }: TensorSource): Checkpoin
     files,
     has: (name) => find(name) !== undefined,
     typeOf: (name) => find(name)?.dtype,
-    get: (name, shape) => {
+    get: (name, shape, fields = []) => {
       const tensor = find(name)
       if (tensor === undefined) {
         throw new ModelError(
@@ -71,7 +74,7 @@ export function checkedTensors({ origin, files, find }: TensorSource): Checkpoin
       }
       if (tensor.shape.length !== shape.length || tensor.shape.some((n, i) => n !== shape[i])) {
         throw new ModelError(
-          `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}] and the configuration asks for [${shape.join(', ')}]: they belong to different models, get both again`,
+          `${tensor.file}: tensor ${name} has shape [${tensor.shape.join(', ')}] and the configuration${fields.length > 0 ? ` (${fields.join(', ')})` : ''} asks for [${shape.join(', ')}]: they belong to different models, get both again`,
         )
       }
       return tensor

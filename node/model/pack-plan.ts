@@ -1,6 +1,7 @@
 import { COMMON_TENSORS } from './architectures/adapter.ts'
 import { blobBytes } from './blob-spec.ts'
 import type { BlobSpec } from './blob-spec.ts'
+import type { CheckpointTensors } from './checkpoint-tensors.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import type { PartSpec } from './encode-tensor.ts'
 import { blockFor, embeddingLayout, expertLayout, headLayout, layerLayout, shardRanges } from './layout.ts'
@@ -30,36 +31,52 @@ export function planBlobs(checkpoint: Checkpoint, quant: Quant): BlobPlan[] {
   return plans
 }
 
-function planEmbedding({ config, tensors }: Checkpoint, quant: Quant): BlobPlan {
-  const layout = embeddingLayout(config, quant)
-  const parts = embeddingWeights(config).flatMap((weight) => partsOf(weight, [tensors.get(COMMON_TENSORS.embed, weight.shape)], quant))
+function planEmbedding(checkpoint: Checkpoint, quant: Quant): BlobPlan {
+  const layout = embeddingLayout(checkpoint.config, quant)
+  const parts = embeddingWeights(checkpoint.config).flatMap((weight) =>
+    partsOf(weight, [tensorsFor(checkpoint, weight).get(COMMON_TENSORS.embed, weight.shape)], quant),
+  )
   return { spec: { layout, items: [parts] }, entry: (cid) => ({ role: 'embedding', cid, ...layout }) }
 }
 
-function planHead({ config, tensors, tiedEmbeddings }: Checkpoint, quant: Quant): BlobPlan {
+function planHead(checkpoint: Checkpoint, quant: Quant): BlobPlan {
+  const { config, tiedEmbeddings } = checkpoint
   const layout = headLayout(config, quant)
   const names: Readonly<Record<string, string>> = {
     final_norm: COMMON_TENSORS.finalNorm,
     lm_head: tiedEmbeddings ? COMMON_TENSORS.embed : COMMON_TENSORS.lmHead,
   }
-  const parts = headWeights(config).flatMap((weight) => partsOf(weight, [tensors.get(names[weight.name]!, weight.shape)], quant))
+  const parts = headWeights(config).flatMap((weight) =>
+    partsOf(weight, [tensorsFor(checkpoint, weight).get(names[weight.name]!, weight.shape)], quant),
+  )
   return { spec: { layout, items: [parts] }, entry: (cid) => ({ role: 'head', cid, ...layout }) }
 }
 
-function planLayer({ adapter, config, tensors }: Checkpoint, quant: Quant, layer: number): BlobPlan {
+function planLayer(checkpoint: Checkpoint, quant: Quant, layer: number): BlobPlan {
+  const { adapter, config } = checkpoint
   const layout = layerLayout(config, quant, layer)
-  const place = { tensors, config, layer }
-  const parts = layerWeights(config, layer).flatMap((weight) => partsOf(weight, adapter.layerWeight(place, weight), quant))
+  const parts = layerWeights(config, layer).flatMap((weight) =>
+    partsOf(weight, adapter.layerWeight({ tensors: tensorsFor(checkpoint, weight), config, layer }, weight), quant),
+  )
   return { spec: { layout, items: [parts] }, entry: (cid) => ({ role: 'layer', layer, cid, ...layout }) }
 }
 
-function planShard({ adapter, config, tensors }: Checkpoint, quant: Quant, layer: number, first: number, last: number): BlobPlan {
-  const items = Array.from({ length: last - first + 1 }, (_, i) => {
-    const place = { tensors, config, layer, expert: first + i }
-    return expertWeights(config).flatMap((weight) => partsOf(weight, [adapter.expertWeight(place, weight)], quant))
-  })
+function planShard(checkpoint: Checkpoint, quant: Quant, layer: number, first: number, last: number): BlobPlan {
+  const { adapter, config } = checkpoint
+  const items = Array.from({ length: last - first + 1 }, (_, i) =>
+    expertWeights(config).flatMap((weight) => {
+      const place = { tensors: tensorsFor(checkpoint, weight), config, layer, expert: first + i }
+      return partsOf(weight, [adapter.expertWeight(place, weight)], quant)
+    }),
+  )
   const spec: BlobSpec = { layout: expertLayout(config, quant), items }
   return { spec, entry: (cid) => ({ role: 'experts', layer, first, last, cid, bytes: blobBytes(spec) }) }
+}
+
+/** The checkpoint's tensors, whose complaints name the fields of config.json that the weight's shape follows from. */
+function tensorsFor({ adapter, tensors }: Checkpoint, { sizes }: WeightSpec): CheckpointTensors {
+  const fields = sizes.map((size) => adapter.sizeFields[size])
+  return { ...tensors, get: (name, shape) => tensors.get(name, shape, fields) }
 }
 
 /** The tensors that a weight is stored as, in the order of its layout; only a table has more than one source. */

@@ -15,37 +15,57 @@ export interface WeightSpec {
   readonly name: string
   readonly kind: WeightKind
   readonly shape: readonly number[]
+  /** What its shape follows from. */
+  readonly sizes: readonly SizeName[]
 }
+
+/** Sizes of a model, by their names in `ModelConfig`. */
+export type SizeName =
+  | 'hiddenSize'
+  | 'vocabSize'
+  | 'heads'
+  | 'kvHeads'
+  | 'headDim'
+  | 'queryRank'
+  | 'latentRank'
+  | 'plainDim'
+  | 'ropeDim'
+  | 'valueDim'
+  | 'experts'
+  | 'expertSize'
+  | 'denseSize'
+  | 'sharedSize'
 
 /** The weights of a blob in their order. */
 export function embeddingWeights({ vocabSize, hiddenSize }: ModelConfig): WeightSpec[] {
-  return [{ name: 'embed', kind: 'table', shape: [vocabSize, hiddenSize] }]
+  return [{ name: 'embed', kind: 'table', shape: [vocabSize, hiddenSize], sizes: ['vocabSize', 'hiddenSize'] }]
 }
 
 export function headWeights({ vocabSize, hiddenSize }: ModelConfig): WeightSpec[] {
-  return [plain('final_norm', hiddenSize), linear('lm_head', vocabSize, hiddenSize)]
+  return [plain('final_norm', hiddenSize, 'hiddenSize'), linear('lm_head', vocabSize, hiddenSize, 'vocabSize', 'hiddenSize')]
 }
 
 /** One layer's, without its routed experts. */
 export function layerWeights(config: ModelConfig, layer: number): WeightSpec[] {
   const { hiddenSize, attention } = config
   return [
-    plain('attn_norm', hiddenSize),
+    plain('attn_norm', hiddenSize, 'hiddenSize'),
     ...(attention.kind === 'grouped' ? groupedWeights(attention, hiddenSize) : latentWeights(attention, config)),
-    plain('ffn_norm', hiddenSize),
-    ...(isDense(config, layer) ? swigluWeights('dense_', hiddenSize, config.dense!.size) : moeWeights(config)),
+    plain('ffn_norm', hiddenSize, 'hiddenSize'),
+    ...(isDense(config, layer) ? swigluWeights('dense_', hiddenSize, config.dense!.size, 'denseSize') : moeWeights(config)),
   ]
 }
 
 export function expertWeights({ hiddenSize, expertSize, expertBias }: ModelConfig): WeightSpec[] {
-  if (!expertBias) return swigluWeights('', hiddenSize, expertSize)
+  const [gate, up, down] = swigluWeights('', hiddenSize, expertSize, 'expertSize')
+  if (!expertBias) return [gate, up, down]
   return [
-    linear('gate', expertSize, hiddenSize),
-    plain('gate_bias', expertSize),
-    linear('up', expertSize, hiddenSize),
-    plain('up_bias', expertSize),
-    linear('down', hiddenSize, expertSize),
-    plain('down_bias', hiddenSize),
+    gate,
+    plain('gate_bias', expertSize, 'experts', 'expertSize'),
+    up,
+    plain('up_bias', expertSize, 'experts', 'expertSize'),
+    down,
+    plain('down_bias', hiddenSize, 'experts', 'hiddenSize'),
   ]
 }
 
@@ -53,16 +73,20 @@ function groupedWeights(attention: GroupedAttention, hiddenSize: number): Weight
   const { heads, kvHeads, headDim, qkNorm, bias, sinks } = attention
   const queries = heads * headDim
   const keys = kvHeads * headDim
+  const ofQueries = ['heads', 'headDim'] as const
+  const ofKeys = ['kvHeads', 'headDim'] as const
   return [
-    linear('q', queries, hiddenSize),
-    linear('k', keys, hiddenSize),
-    linear('v', keys, hiddenSize),
-    linear('o', hiddenSize, queries),
-    ...(bias === 'none' ? [] : [plain('q_bias', queries), plain('k_bias', keys), plain('v_bias', keys)]),
-    ...(bias === 'qkvo' ? [plain('o_bias', hiddenSize)] : []),
-    ...(qkNorm === 'head' ? [plain('q_norm', headDim), plain('k_norm', headDim)] : []),
-    ...(qkNorm === 'full' ? [plain('q_norm', queries), plain('k_norm', keys)] : []),
-    ...(sinks ? [plain('sinks', heads)] : []),
+    linear('q', queries, hiddenSize, ...ofQueries, 'hiddenSize'),
+    linear('k', keys, hiddenSize, ...ofKeys, 'hiddenSize'),
+    linear('v', keys, hiddenSize, ...ofKeys, 'hiddenSize'),
+    linear('o', hiddenSize, queries, 'hiddenSize', ...ofQueries),
+    ...(bias === 'none'
+      ? []
+      : [plain('q_bias', queries, ...ofQueries), plain('k_bias', keys, ...ofKeys), plain('v_bias', keys, ...ofKeys)]),
+    ...(bias === 'qkvo' ? [plain('o_bias', hiddenSize, 'hiddenSize')] : []),
+    ...(qkNorm === 'head' ? [plain('q_norm', headDim, 'headDim'), plain('k_norm', headDim, 'headDim')] : []),
+    ...(qkNorm === 'full' ? [plain('q_norm', queries, ...ofQueries), plain('k_norm', keys, ...ofKeys)] : []),
+    ...(sinks ? [plain('sinks', heads, 'heads')] : []),
   ]
 }
 
@@ -70,35 +94,46 @@ function groupedWeights(attention: GroupedAttention, hiddenSize: number): Weight
 function latentWeights(attention: LatentAttention, { hiddenSize, rope }: ModelConfig): WeightSpec[] {
   const { heads, queryRank, latentRank, plainDim, valueDim } = attention
   const queries = heads * (plainDim + rope.dim)
+  const ofQueries = ['heads', 'plainDim', 'ropeDim'] as const
+  // Both come from one tensor.
+  const ofLatents = ['heads', 'plainDim', 'valueDim', 'latentRank'] as const
   return [
     ...(queryRank === null
-      ? [linear('q', queries, hiddenSize)]
-      : [linear('q_down', queryRank, hiddenSize), plain('q_down_norm', queryRank), linear('q_up', queries, queryRank)]),
-    linear('kv_down', latentRank + rope.dim, hiddenSize),
-    plain('kv_down_norm', latentRank),
-    { name: 'k_up', kind: 'table', shape: [heads, plainDim, latentRank] },
-    { name: 'v_up', kind: 'table', shape: [heads, valueDim, latentRank] },
-    linear('o', hiddenSize, heads * valueDim),
+      ? [linear('q', queries, hiddenSize, ...ofQueries, 'hiddenSize')]
+      : [
+          linear('q_down', queryRank, hiddenSize, 'queryRank', 'hiddenSize'),
+          plain('q_down_norm', queryRank, 'queryRank'),
+          linear('q_up', queries, queryRank, ...ofQueries, 'queryRank'),
+        ]),
+    linear('kv_down', latentRank + rope.dim, hiddenSize, 'latentRank', 'ropeDim', 'hiddenSize'),
+    plain('kv_down_norm', latentRank, 'latentRank'),
+    { name: 'k_up', kind: 'table', shape: [heads, plainDim, latentRank], sizes: ofLatents },
+    { name: 'v_up', kind: 'table', shape: [heads, valueDim, latentRank], sizes: ofLatents },
+    linear('o', hiddenSize, heads * valueDim, 'hiddenSize', 'heads', 'valueDim'),
   ]
 }
 
 function moeWeights({ hiddenSize, experts, router, shared }: ModelConfig): WeightSpec[] {
   return [
-    { name: 'router', kind: 'router', shape: [experts, hiddenSize] },
-    ...(router.bias === 'none' ? [] : [plain('router_bias', experts)]),
-    ...(shared === null ? [] : swigluWeights('shared_', hiddenSize, shared.size)),
-    ...(shared?.gated === true ? [{ name: 'shared_scale', kind: 'router', shape: [1, hiddenSize] } as const] : []),
+    { name: 'router', kind: 'router', shape: [experts, hiddenSize], sizes: ['experts', 'hiddenSize'] },
+    ...(router.bias === 'none' ? [] : [plain('router_bias', experts, 'experts')]),
+    ...(shared === null ? [] : swigluWeights('shared_', hiddenSize, shared.size, 'sharedSize')),
+    ...(shared?.gated === true ? [{ name: 'shared_scale', kind: 'router', shape: [1, hiddenSize], sizes: ['hiddenSize'] } as const] : []),
   ]
 }
 
-function swigluWeights(prefix: string, hiddenSize: number, size: number): WeightSpec[] {
-  return [linear(`${prefix}gate`, size, hiddenSize), linear(`${prefix}up`, size, hiddenSize), linear(`${prefix}down`, hiddenSize, size)]
+function swigluWeights(prefix: string, hiddenSize: number, size: number, sizeName: SizeName): [WeightSpec, WeightSpec, WeightSpec] {
+  return [
+    linear(`${prefix}gate`, size, hiddenSize, sizeName, 'hiddenSize'),
+    linear(`${prefix}up`, size, hiddenSize, sizeName, 'hiddenSize'),
+    linear(`${prefix}down`, hiddenSize, size, 'hiddenSize', sizeName),
+  ]
 }
 
-function linear(name: string, outputs: number, inputs: number): WeightSpec {
-  return { name, kind: 'linear', shape: [outputs, inputs] }
+function linear(name: string, outputs: number, inputs: number, ...sizes: readonly SizeName[]): WeightSpec {
+  return { name, kind: 'linear', shape: [outputs, inputs], sizes }
 }
 
-function plain(name: string, size: number): WeightSpec {
-  return { name, kind: 'plain', shape: [size] }
+function plain(name: string, size: number, ...sizes: readonly SizeName[]): WeightSpec {
+  return { name, kind: 'plain', shape: [size], sizes }
 }

@@ -2,16 +2,18 @@ import type { HfConfig } from '../hf-config.ts'
 import { HEAD_MULTIPLE, MODEL_LIMITS } from '../model-limits.ts'
 import type { LatentAttention, ModelConfig, RouterConfig } from '../model-config.ts'
 import { rowRange } from '../source-tensor.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { denseLayers, readCommonConfig, readExpertsPerToken } from './common-config.ts'
 import { readRope } from './rope.ts'
 import type { ReadRope } from './rope.ts'
-import { readGroups, readSharedExperts, readSigmoidRouter } from './sigmoid-router.ts'
+import { readGroups, readSharedExperts, readSigmoidRouter } from './routers.ts'
 import { namedLayerWeights, separateExperts, SHARED_EXPERTS } from './tensor-names.ts'
 
 /** DeepSeek-V2: latent attention, shared experts, first layers dense, a softmax router that may be limited to groups. */
 export const deepseekV2: ArchitectureAdapter = {
   architecture: 'DeepseekV2ForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, experts: 'n_routed_experts' },
   readConfig: (hf, eosTokenIds) => ({
     ...readDeepseek(hf, { interleaved: true, firstWithExperts: 0, router: readSoftmaxRouter }),
     architecture: 'DeepseekV2ForCausalLM',
@@ -24,6 +26,7 @@ export const deepseekV2: ArchitectureAdapter = {
 /** DeepSeek-V3 and R1: the same with a sigmoid router. Layers for predicting several tokens are left out. */
 export const deepseekV3: ArchitectureAdapter = {
   architecture: 'DeepseekV3ForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, experts: 'n_routed_experts' },
   readConfig: (hf, eosTokenIds) => ({
     ...readDeepseek(hf, {
       interleaved: hf.flag('rope_interleave', true),

@@ -1,13 +1,15 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { denseLayers, readCommonConfig, readExpertsPerToken, readGroupedAttention } from './common-config.ts'
 import { readRope } from './rope.ts'
-import { readSharedExperts, readSigmoidRouter } from './sigmoid-router.ts'
+import { readSharedExperts, readSigmoidRouter } from './routers.ts'
 import { namedLayerWeights, separateExperts, SHARED_EXPERTS } from './tensor-names.ts'
 
 /** GLM-4.5: half of each head rotated, DeepSeek-V3's router and shared experts. Layers for predicting several tokens are left out. */
 export const glm4Moe: ArchitectureAdapter = {
   architecture: 'Glm4MoeForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, experts: 'n_routed_experts' },
   readConfig: (hf, eosTokenIds) => {
     const common = readCommonConfig(hf, { normEpsilon: 1e-5 })
     const attention = readGroupedAttention(hf, {

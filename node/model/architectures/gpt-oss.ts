@@ -1,6 +1,7 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
 import { everyRow, sliceOf, transposed } from '../source-tensor.ts'
 import type { SourceTensor } from '../source-tensor.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter, ExpertPlace } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readRope } from './rope.ts'
@@ -9,6 +10,7 @@ import { namedLayerWeights } from './tensor-names.ts'
 /** gpt-oss: biases everywhere, sinks in the softmax of attention, a window in every other layer, a clamped SwiGLU. */
 export const gptOss: ArchitectureAdapter = {
   architecture: 'GptOssForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, experts: 'num_local_experts', expertSize: 'intermediate_size' },
   readConfig: (hf, eosTokenIds) => {
     const common = readCommonConfig(hf, { normEpsilon: 1e-5 })
     const attention = readGroupedAttention(hf, { bias: hf.flag('attention_bias', true) ? 'qkvo' : 'none', sinks: true })

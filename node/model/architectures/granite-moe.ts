@@ -1,5 +1,6 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
 import { rowRange, sliceOf } from '../source-tensor.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention } from './common-config.ts'
 import { readRope } from './rope.ts'
@@ -8,6 +9,7 @@ import { namedLayerWeights } from './tensor-names.ts'
 /** Granite 3 MoE: factors in four places; all experts of a layer in two tensors. */
 export const graniteMoe: ArchitectureAdapter = {
   architecture: 'GraniteMoeForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, experts: 'num_local_experts', expertSize: 'intermediate_size' },
   readConfig: (hf, eosTokenIds) => {
     const attention = readGroupedAttention(hf, { scale: hf.positive('attention_multiplier', 1) })
     const { rope, maxContext } = readRope(hf, { theta: 10_000, size: attention.headDim })

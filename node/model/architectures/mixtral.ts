@@ -1,4 +1,5 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readRope } from './rope.ts'
@@ -7,6 +8,7 @@ import { namedLayerWeights, separateExperts } from './tensor-names.ts'
 /** Mixtral: no q/k norm; the softmax is taken over the chosen experts only, which equals renormalising. */
 export const mixtral: ArchitectureAdapter = {
   architecture: 'MixtralForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, experts: 'num_local_experts', expertSize: 'intermediate_size' },
   readConfig: (hf, eosTokenIds) => {
     const common = readCommonConfig(hf, { normEpsilon: 1e-5 })
     const attention = readGroupedAttention(hf)

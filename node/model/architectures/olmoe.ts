@@ -1,4 +1,5 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention } from './common-config.ts'
 import { readRope } from './rope.ts'
@@ -7,6 +8,7 @@ import { namedLayerWeights, separateExperts } from './tensor-names.ts'
 /** OLMoE: one q/k norm over the whole projection, optional clamp of q, k and v after it. */
 export const olmoe: ArchitectureAdapter = {
   architecture: 'OlmoeForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, expertSize: 'intermediate_size' },
   readConfig: (hf, eosTokenIds) => {
     const clipQkv = hf.raw('clip_qkv') === undefined ? null : hf.positive('clip_qkv')
     const attention = readGroupedAttention(hf, { qkNorm: 'full', clipQkv })

@@ -1,4 +1,5 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readQwenDenseLayers } from './qwen-dense-layers.ts'
@@ -8,6 +9,7 @@ import { namedLayerWeights, separateExperts } from './tensor-names.ts'
 /** Qwen1.5- and Qwen2-MoE: biases on q, k and v; a shared expert with a gate of its own. */
 export const qwen2Moe: ArchitectureAdapter = {
   architecture: 'Qwen2MoeForCausalLM',
+  sizeFields: { ...SIZE_FIELDS, sharedSize: 'shared_expert_intermediate_size' },
   readConfig: (hf, eosTokenIds) => {
     const common = readCommonConfig(hf, { normEpsilon: 1e-6 })
     const attention = readGroupedAttention(hf, { bias: hf.flag('qkv_bias', true) ? 'qkv' : 'none' })

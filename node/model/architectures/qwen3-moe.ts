@@ -1,4 +1,5 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
+import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readQwenDenseLayers } from './qwen-dense-layers.ts'
@@ -8,6 +9,7 @@ import { namedLayerWeights, separateExperts } from './tensor-names.ts'
 /** Qwen3-MoE: one q/k norm per head. */
 export const qwen3Moe: ArchitectureAdapter = {
   architecture: 'Qwen3MoeForCausalLM',
+  sizeFields: SIZE_FIELDS,
   readConfig: (hf, eosTokenIds) => {
     const common = readCommonConfig(hf, { normEpsilon: 1e-6 })
     const attention = readGroupedAttention(hf, { qkNorm: 'head' })

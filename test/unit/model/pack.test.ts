@@ -257,7 +257,8 @@ const REFUSED: Record<string, { from?: string; fields: Record<string, unknown>; 
   'a malformed end token': { fields: { eos_token_id: 'x' }, message: /eos_token_id is malformed/ },
   'shapes of another model': {
     fields: { moe_intermediate_size: 48 },
-    message: /tensor model\.layers\.0\.mlp\.experts\.0\.gate_proj\.weight has shape \[32, 64\]/,
+    message:
+      /experts\.0\.gate_proj\.weight has shape \[32, 64\] and the configuration \(moe_intermediate_size, hidden_size\) asks for \[48, 64\]/,
   },
   'more layers than there are': {
     fields: { num_hidden_layers: 3 },
