@@ -25,3 +25,11 @@ export function trimBitmap(bitmap: Uint8Array): Uint8Array {
   while (length > 0 && bitmap[length - 1] === 0) length--
   return bitmap.subarray(0, length)
 }
+
+/** The members of one of the sets that are not in the other. */
+export function bitmapXor(a: Uint8Array = EMPTY, b: Uint8Array = EMPTY): Uint8Array {
+  const [longer, shorter] = a.length >= b.length ? [a, b] : [b, a]
+  return longer.map((byte, i) => byte ^ (shorter[i] ?? 0))
+}
+
+const EMPTY = new Uint8Array()

@@ -8,13 +8,8 @@ export const DEFAULTS = Object.freeze({
   graceMs: 5_000,
   /** `profile` and `holdings` are told at once, but no more often than this. */
   minPublishIntervalMs: 250,
-  /** `routing` and `service` change with every token; they are told this often. */
+  /** `routing`, `service` and `observed` change with every token; they are told this often. Large swarms stretch this and the heartbeat, see `publish-schedule.ts`. */
   statisticsIntervalMs: 5_000,
-  /**
-   * Both intervals are stretched so that the whole swarm makes no more than one envelope in this time: 2 per second at 500 B are the
-   * 1-2 KB/s that a node of a large swarm can give to the ledger. Felt from 10 (statistics) and 20 (heartbeats) authors on.
-   */
-  authorIntervalMs: 500,
   /** Between two writes of the store file, if anything changed. */
   persistIntervalMs: 30_000,
   /** Long enough that a pause does not forget what is popular, short enough that placement follows a day's course. */
@@ -22,10 +17,10 @@ export const DEFAULTS = Object.freeze({
 })
 
 /**
- * How far two nodes' clocks may be apart. A record from further in the future is refused; one from the past is kept until its
- * ttl and this have passed by its author's clock. Home machines without NTP are off by up to a minute or so.
+ * How far two nodes' clocks may be apart: an hour, which is what a wrong time zone or a forgotten summer time makes, and five minutes. A
+ * record from further in the future is refused; one from the past is kept until its ttl and this have passed by its author's clock.
  */
-export const MAX_CLOCK_SKEW_MS = 120_000
+export const MAX_CLOCK_SKEW_MS = 65 * 60_000
 
 /** A ledger without a record of its own doesn't tell peers of its newest record for so long, so that they send it an earlier life's. */
 export const RECOVERY_MS = 10_000

@@ -1,4 +1,5 @@
 import { readRecords, writeRecords } from './record-store.ts'
+import type { StoredRecord } from './record-store.ts'
 
 export interface LedgerStoreInit {
   /** null: nothing is kept, everything comes from peers again. */
@@ -19,12 +20,12 @@ export class LedgerStore {
     this.#persistIntervalMs = init.persistIntervalMs
   }
 
-  /** The envelopes of the file, and what is wrong with it, if anything. Throws what the file system throws. */
-  async load(nowMs: number): Promise<{ readonly envelopes: readonly Uint8Array[]; readonly damage: Error | null }> {
+  /** The records of the file, and what is wrong with it, if anything. Throws what the file system throws. */
+  async load(nowMs: number): Promise<{ readonly records: readonly StoredRecord[]; readonly damage: Error | null }> {
     this.#lastMs = nowMs
-    if (this.#file === null) return { envelopes: [], damage: null }
-    const { envelopes, isDamaged } = await readRecords(this.#file)
-    return { envelopes, damage: isDamaged ? new Error(`${this.#file} is damaged; what is missing comes from peers again`) : null }
+    if (this.#file === null) return { records: [], damage: null }
+    const { records, isDamaged } = await readRecords(this.#file)
+    return { records, damage: isDamaged ? new Error(`${this.#file} is damaged; what is missing comes from peers again`) : null }
   }
 
   /** Something changed that the file should hold. */
@@ -39,15 +40,15 @@ export class LedgerStore {
     return true
   }
 
-  /** Writes what `envelopes` returns once the write before it has ended. Throws what the file system throws. */
-  async save(envelopes: () => Iterable<Uint8Array>): Promise<void> {
+  /** Writes what `records` returns once the write before it has ended. Throws what the file system throws. */
+  async save(records: () => Iterable<StoredRecord>): Promise<void> {
     const file = this.#file
     if (file === null) return
     const next = this.#saving
       .catch(() => {})
       .then(async () => {
         this.#isUnsaved = false
-        await writeRecords(file, envelopes())
+        await writeRecords(file, records())
       })
     this.#saving = next
     await next

@@ -6,6 +6,7 @@ import { LIMITS as WIRE_LIMITS } from '../protocols/ledger/protocol.ts'
 import { DEFAULTS, MAX_CLOCK_SKEW_MS, MAX_TICK_MS, RECOVERY_MS } from './defaults.ts'
 import type { Ledger, LedgerComponents, LedgerEvents, LedgerInit, LedgerStats, ReceiveResult } from './ledger-contract.ts'
 import { LedgerStore } from './ledger-store.ts'
+import type { StoredRecord } from './record-store.ts'
 import { OwnRecord } from './own-record.ts'
 import type { RoutedDelta } from './own-routing.ts'
 import { PublishSchedule } from './publish-schedule.ts'
@@ -60,7 +61,10 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     this.#clock = components.clock ?? Date.now
     this.#init = { ...DEFAULTS, ...rest }
     this.#store = new LedgerStore({ file: storeFile ?? null, persistIntervalMs: this.#init.persistIntervalMs })
-    this.#schedule = new PublishSchedule(this.#init, () => this.#replica.liveAuthors)
+    this.#schedule = new PublishSchedule(this.#init, {
+      liveAuthors: () => this.#replica.liveAuthors,
+      envelopeBytes: () => this.#ownRecord?.length ?? 0,
+    })
     const reasons = [...HARMLESS_REASONS, ...FAULTY_REASONS].map((reason) => [reason, 0] as const)
     this.#rejected = Object.fromEntries(reasons) as Record<RejectionReason, number>
   }
@@ -109,7 +113,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
   async receive(bytes: Uint8Array): Promise<ReceiveResult> {
     this.#counts.received++
     try {
-      const result = await this.#accept(bytes)
+      const result = await this.#accept(bytes, this.#clock())
       this.#counts[result]++
       return result
     } catch (error) {
@@ -137,9 +141,12 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
 
   async flush(): Promise<void> {
     await this.#store.save(() => {
-      const envelopes: Uint8Array[] = this.#ownRecord === null ? [] : [this.#ownRecord]
-      for (const { envelope } of this.#replica.entries()) if (envelope.bytes !== this.#ownRecord) envelopes.push(envelope.bytes)
-      return envelopes
+      const now = this.#clock()
+      const records: StoredRecord[] = this.#ownRecord === null ? [] : [{ bytes: this.#ownRecord, receivedMs: now }]
+      for (const { envelope, receivedMs } of this.#replica.entries()) {
+        if (envelope.bytes !== this.#ownRecord) records.push({ bytes: envelope.bytes, receivedMs })
+      }
+      return records
     })
   }
 
@@ -200,7 +207,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
 
   #putOwn(envelope: Envelope, now: number): void {
     const isGoodbye = envelope.kind === EnvelopeKind.goodbye
-    const record = isGoodbye ? NO_RECORD : { packed: new Map<string, Uint8Array>(), topics: this.#own.all() }
+    const record = isGoodbye ? NO_RECORD : { prints: new Map<string, string>(), topics: this.#own.all() }
     const keepUntilMs = envelope.createdMs + envelope.ttlMs + MAX_CLOCK_SKEW_MS
     // This node sees itself as long as it runs, even when it wakes from a sleep longer than its ttl.
     const liveUntilMs = isGoodbye ? 0 : Infinity
@@ -213,7 +220,7 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     this.#replica.show(this.author, { ...this.#own.all(), updatedAt: now, expiresAt: now + this.#schedule.ttlMs() })
   }
 
-  async #accept(bytes: Uint8Array): Promise<'applied' | 'known'> {
+  async #accept(bytes: Uint8Array, receivedMs: number): Promise<'applied' | 'known'> {
     const envelope = parseEnvelope(bytes, this.swarm)
     const now = this.#clock()
     if (envelope.createdMs > now + MAX_CLOCK_SKEW_MS) throw new RejectedRecordError('future', 'made in the future')
@@ -229,8 +236,8 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
     // Another copy, or a newer one, may have come while the signature was checked.
     if (this.#replica.isKnown(key, envelope)) return 'known'
     this.#replica.checkRoom(key, record, envelope.bytes.length)
-    const liveUntilMs = record === NO_RECORD ? 0 : Math.min(now + envelope.ttlMs + this.#init.graceMs, keepUntilMs)
-    this.#replica.put(key, { author, envelope, record, receivedMs: now, liveUntilMs, keepUntilMs }, now)
+    const liveUntilMs = record === NO_RECORD ? 0 : Math.min(receivedMs + envelope.ttlMs + this.#init.graceMs, keepUntilMs)
+    this.#replica.put(key, { author, envelope, record, receivedMs, liveUntilMs, keepUntilMs }, now)
     this.#store.touch()
     this.emit('change', [author])
     return 'applied'
@@ -265,19 +272,20 @@ class SignedLedger extends EventEmitter<LedgerEvents> implements Ledger {
 
   async #load(now: number): Promise<void> {
     try {
-      const { envelopes, damage } = await this.#store.load(now)
+      const { records, damage } = await this.#store.load(now)
       if (damage !== null) this.#failed(damage)
-      for (const bytes of envelopes) await this.#loadOne(bytes, now)
+      for (const record of records) await this.#loadOne(record, now)
     } catch (error) {
       this.#failed(error instanceof Error ? error : new Error(String(error)))
     }
   }
 
-  async #loadOne(bytes: Uint8Array, now: number): Promise<void> {
+  async #loadOne({ bytes, receivedMs }: StoredRecord, now: number): Promise<void> {
     try {
       const envelope = parseEnvelope(bytes, this.swarm)
       if (keyOf(envelope.authorKey) !== this.#key) {
-        await this.#accept(bytes)
+        // As live as it would be had this node not been away.
+        await this.#accept(bytes, Math.min(receivedMs, now))
         return
       }
       await checkSignature(envelope)

@@ -1,5 +1,4 @@
 import { LIMITS as WIRE_LIMITS } from '../protocols/ledger/protocol.ts'
-import { DEFAULTS } from './defaults.ts'
 import type { Topic } from './schema.ts'
 
 /** Intervals in milliseconds; see {@link DEFAULTS}. */
@@ -10,19 +9,40 @@ export interface PublishTimes {
   readonly statisticsIntervalMs: number
 }
 
+/** What the schedule asks of its ledger. */
+export interface SwarmSize {
+  /** Authors in the view. */
+  readonly liveAuthors: () => number
+  /** Bytes of this node's latest envelope. */
+  readonly envelopeBytes: () => number
+}
+
 /** Topics of which peers should hear at once. */
 const URGENT: ReadonlySet<Topic> = new Set(['profile', 'holdings'])
+
+/**
+ * Bytes per second that envelopes may bring to a node of a large swarm; about as many leave it. Every author takes an equal share, so who
+ * states more states it more rarely. Keeps the ledger of 1,000 peers near 2 KB/s, both ways together (scripts/bench/ledger.ts).
+ */
+const BYTES_PER_SECOND = 800
+/** Times that gossip brings each envelope to a node (scripts/bench/ledger.ts). */
+const COPIES = 3
+/** What gossip, stream and encryption add to an envelope. */
+const OVERHEAD_BYTES = 100
+/** Swarms of fewer authors may spend more, in inverse proportion up to eight times as much: there news matter more than bytes. */
+const LARGE_SWARM = 64
+const MAX_SPENDING = 8
 
 /** When the next envelope of the own record is due, and how long it is to live. */
 export class PublishSchedule {
   readonly #times: PublishTimes
-  readonly #liveAuthors: () => number
+  readonly #size: SwarmSize
   #lastMs = 0
   #lastTtlMs = 0
 
-  constructor(times: PublishTimes, liveAuthors: () => number) {
+  constructor(times: PublishTimes, size: SwarmSize) {
     this.#times = times
-    this.#liveAuthors = liveAuthors
+    this.#size = size
   }
 
   /** Life of an envelope made now. */
@@ -50,6 +70,9 @@ export class PublishSchedule {
   }
 
   #stretched(intervalMs: number): number {
-    return Math.max(intervalMs, this.#liveAuthors() * DEFAULTS.authorIntervalMs)
+    const authors = Math.max(1, this.#size.liveAuthors())
+    const spending = Math.min(MAX_SPENDING, Math.max(1, LARGE_SWARM / authors))
+    const bytes = (this.#size.envelopeBytes() + OVERHEAD_BYTES) * COPIES * authors
+    return Math.max(intervalMs, (bytes / (BYTES_PER_SECOND * spending)) * 1000)
   }
 }

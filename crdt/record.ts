@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { publicKeyFromRaw } from '@libp2p/crypto/keys'
 import type { PrivateKey, PublicKey } from '@libp2p/interface'
 import { peerIdFromPublicKey } from '@libp2p/peer-id'
@@ -64,13 +65,14 @@ export async function checkSignature(envelope: Envelope): Promise<void> {
   if (!isGenuine) throw new RejectedRecordError('signature', 'not signed by its author')
 }
 
-/** A document's packed topics, known or not, and what this node makes of them. */
+/** A document's topics as this node reads them. */
 export interface ReadRecord {
-  readonly packed: ReadonlyMap<string, Uint8Array>
+  /** Topic → what tells its packed bytes from others. */
+  readonly prints: ReadonlyMap<string, string>
   readonly topics: TopicRecord
 }
 
-export const NO_RECORD: ReadRecord = Object.freeze({ packed: new Map<string, Uint8Array>(), topics: NO_TOPICS })
+export const NO_RECORD: ReadRecord = Object.freeze({ prints: new Map<string, string>(), topics: NO_TOPICS })
 
 /**
  * Reads and validates every topic of a verified envelope; a topic whose bytes did not change since `previous` keeps its value, so
@@ -80,10 +82,11 @@ export function readRecord(envelope: Envelope, author: string, previous: ReadRec
   if (envelope.kind === EnvelopeKind.goodbye) return NO_RECORD
   const packed = readAuthorUpdate(envelope.update, author, envelope.epoch)
   const values: Partial<Record<Topic, unknown>> = {}
+  const prints = new Map<string, string>()
   for (const topic of TOPICS) {
     const bytes = packed.get(topic)
-    const before = previous.packed.get(topic)
-    if (bytes !== undefined && before !== undefined && Buffer.compare(bytes, before) === 0) {
+    if (bytes !== undefined) prints.set(topic, printOf(bytes))
+    if (bytes !== undefined && prints.get(topic) === previous.prints.get(topic)) {
       values[topic] = previous.topics[topic]
       continue
     }
@@ -93,7 +96,12 @@ export function readRecord(envelope: Envelope, author: string, previous: ReadRec
       throw new RejectedRecordError('topic', `topic ${topic} is not valid`, { cause: error })
     }
   }
-  return { packed, topics: values as TopicRecord }
+  return { prints, topics: values as TopicRecord }
+}
+
+/** A digest and not the bytes, which would be kept in memory twice. */
+function printOf(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('base64url')
 }
 
 function keyOf(envelope: Envelope): PublicKey {

@@ -10,6 +10,8 @@ import type { AuthorView } from './view.ts'
 /** Memory of all records, decoded, that a replica keeps before it takes no further authors: bounds what invented authors can cost. */
 const MAX_TOTAL_BYTES = 256 * 1024 * 1024
 
+const READ = new Uint8Array()
+
 /** One author's newest envelope and how long it counts. */
 export interface Entry {
   readonly author: string
@@ -60,7 +62,8 @@ export class Replica {
 
   put(key: string, entry: Entry, nowMs: number): void {
     this.#forget(key)
-    this.#entries.set(key, entry)
+    // The document is read, and can be read again from the envelope's bytes.
+    this.#entries.set(key, { ...entry, envelope: { ...entry.envelope, update: READ } })
     this.#bytes += weigh(entry.record, entry.envelope.bytes.length)
     const isLive = entry.record !== NO_RECORD && nowMs < entry.liveUntilMs
     const view = { ...entry.record.topics, updatedAt: entry.receivedMs, expiresAt: entry.liveUntilMs }
@@ -91,7 +94,7 @@ export class Replica {
 
   view(): MergedView {
     if (this.#changed.size === 0) return this.#view
-    const changes = [...this.#changed].map(([author, before]) => ({ before, after: this.#live.get(author) }))
+    const changes = [...this.#changed].map(([author, before]) => ({ peer: author, before, after: this.#live.get(author) }))
     // Only a newcomer changes the order; a map keeps the place of a key that is set again.
     const authors = new Map([...this.#live].sort(([a], [b]) => (a < b ? -1 : 1)))
     this.#view = new MergedView(authors, this.#view, changes)
@@ -141,7 +144,7 @@ export class Replica {
 
 /** Bytes of memory that a record costs, roughly: 128 for the object that a layer's bitmap is. */
 function weigh(record: ReadRecord, envelopeBytes: number): number {
-  let bytes = 2 * envelopeBytes + 1024
+  let bytes = envelopeBytes + 2048
   for (const layers of record.topics.holdings?.values() ?? []) bytes += layers.length * 128
   for (const { counts, heat } of record.topics.routing?.values() ?? []) bytes += counts.length * 9 + (heat?.pairs.codes.length ?? 0) * 9
   bytes += (record.topics.observed?.size ?? 0) * 512

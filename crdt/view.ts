@@ -1,6 +1,6 @@
-import { bitmapMembers } from './bitmap.ts'
 import { mergeHeat } from './heat-map.ts'
 import type { ExpertPair, HeatMap } from './heat-map.ts'
+import { HolderIndex } from './holder-index.ts'
 import type { TopicRecord } from './record.ts'
 import type { RoutingCounts } from './schema.ts'
 
@@ -52,6 +52,7 @@ const HEAT_STEP_MS = 10_000
 
 /** One author's state before and after; undefined where it was or is not in the view. */
 export interface AuthorChange {
+  readonly peer: string
   readonly before: AuthorView | undefined
   readonly after: AuthorView | undefined
 }
@@ -62,8 +63,6 @@ interface Totals {
   readonly experts: number
   readonly counts: Float64Array
 }
-
-const NOBODY: readonly string[] = Object.freeze([])
 
 /** A merged view that takes over from its predecessor all that the changes between them did not touch. */
 export class MergedView implements LedgerView {
@@ -79,10 +78,11 @@ export class MergedView implements LedgerView {
     this.#totals = new Map(previous === undefined ? [] : previous.#totals)
     this.#heat = new Map(previous === undefined ? [] : previous.#heat)
     const fresh = new Set<string>()
-    for (const { before, after } of changes) {
+    for (const { peer, before, after } of changes) {
       if (before?.holdings !== after?.holdings) {
-        for (const model of before?.holdings?.keys() ?? []) this.#holders.delete(model)
-        for (const model of after?.holdings?.keys() ?? []) this.#holders.delete(model)
+        for (const [model, index] of this.#holders) {
+          this.#holders.set(model, index.changed(peer, before?.holdings?.get(model), after?.holdings?.get(model)))
+        }
       }
       if (before?.routing === after?.routing) continue
       for (const [key, { model }] of this.#heat) {
@@ -147,28 +147,10 @@ export class MergedView implements LedgerView {
   #index(model: string): HolderIndex {
     let index = this.#holders.get(model)
     if (index === undefined) {
-      index = new HolderIndex(model, this.authors)
+      index = HolderIndex.of(model, this.authors)
       this.#holders.set(model, index)
     }
     return index
-  }
-}
-
-/** Who serves which expert of one model. */
-class HolderIndex {
-  readonly #lists: (string[] | undefined)[][] = []
-
-  constructor(model: string, authors: ReadonlyMap<string, AuthorView>) {
-    for (const [peer, author] of authors) {
-      for (const [layer, bitmap] of author.holdings?.get(model)?.entries() ?? []) {
-        const lists = (this.#lists[layer] ??= [])
-        for (const expert of bitmapMembers(bitmap)) (lists[expert] ??= []).push(peer)
-      }
-    }
-  }
-
-  at(layer: number, expert: number): readonly string[] {
-    return this.#lists[layer]?.[expert] ?? NOBODY
   }
 }
 

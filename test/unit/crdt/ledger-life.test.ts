@@ -84,7 +84,7 @@ test('in a large swarm heartbeats are rarer and live longer', async (t) => {
   }
   clock.nowMs += DEFAULTS.ttlMs / 2
   const crowded = decodeEnvelope(await published(ledger))
-  assert.equal(crowded.ttlMs, (61 * DEFAULTS.authorIntervalMs * DEFAULTS.ttlMs) / DEFAULTS.heartbeatMs)
+  assert.ok(crowded.ttlMs > 2 * DEFAULTS.ttlMs, `${crowded.ttlMs} ms`)
 })
 
 test('an author that is no longer heard leaves the view after its ttl, and is not told to others', async (t) => {
