@@ -49,7 +49,7 @@ export function readAuthorUpdate(update: Uint8Array, author: string, epoch: numb
       if (range.clock + range.len > length) throw new RejectedRecordError('update', 'deletes what is not there')
     }
   }
-  return readTopics(update)
+  return readTopics(update, author)
 }
 
 type Struct = ReturnType<typeof Y.decodeUpdate>['structs'][number]
@@ -90,8 +90,9 @@ function checkFirst(struct: Y.Item, author: string, epoch: number): void {
   }
 }
 
-function readTopics(update: Uint8Array): ReadonlyMap<string, Uint8Array> {
-  const doc = new Y.Doc()
+function readTopics(update: Uint8Array, author: string): ReadonlyMap<string, Uint8Array> {
+  // A name of its own would be drawn at random, which costs more than reading the document.
+  const doc = new Y.Doc({ guid: author })
   try {
     Y.applyUpdate(doc, update)
     const topics = new Map<string, Uint8Array>()

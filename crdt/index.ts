@@ -9,6 +9,7 @@ export { createLedgerReplication } from './ledger-replication.ts'
 export type { LedgerReplication, LedgerReplicationComponents, LedgerReplicationInit, ReplicationStats } from './ledger-replication.ts'
 export type { RoutedDelta } from './own-routing.ts'
 export type { RejectionReason } from './rejection.ts'
+export type { Reputation } from './reputation.ts'
 export { LIMITS, TOPICS } from './schema.ts'
 export type {
   Heat,

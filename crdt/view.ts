@@ -2,6 +2,8 @@ import { mergeHeat } from './heat-map.ts'
 import type { ExpertPair, HeatMap } from './heat-map.ts'
 import { HolderIndex } from './holder-index.ts'
 import type { TopicRecord } from './record.ts'
+import { reputationOf } from './reputation.ts'
+import type { Reputation } from './reputation.ts'
 import type { RoutingCounts } from './schema.ts'
 
 /** What the swarm knows of one author now. */
@@ -37,6 +39,8 @@ export interface LedgerView {
   heat(model: string, at: HeatQuery): HeatMap
   /** Pairs of experts that tokens use together, as in {@link HeatMap}. */
   coactivation(model: string, at: HeatQuery): readonly ExpertPair[]
+  /** What others measured of a peer. */
+  reputation(peer: string): Reputation
 }
 
 /** The model's shape, and when: what authors state outside of the shape is left out. */
@@ -72,17 +76,24 @@ export class MergedView implements LedgerView {
   /** Model, shape and time → map; one time per model and shape. */
   readonly #heat: Map<string, { readonly model: string; readonly stepMs: number; readonly map: HeatMap }>
 
+  readonly #reputations: Map<string, Reputation>
+
   constructor(authors: ReadonlyMap<string, AuthorView>, previous?: MergedView, changes: Iterable<AuthorChange> = []) {
     this.authors = authors
     this.#holders = new Map(previous === undefined ? [] : previous.#holders)
     this.#totals = new Map(previous === undefined ? [] : previous.#totals)
     this.#heat = new Map(previous === undefined ? [] : previous.#heat)
+    this.#reputations = new Map(previous === undefined ? [] : previous.#reputations)
     const fresh = new Set<string>()
     for (const { peer, before, after } of changes) {
       if (before?.holdings !== after?.holdings) {
         for (const [model, index] of this.#holders) {
           this.#holders.set(model, index.changed(peer, before?.holdings?.get(model), after?.holdings?.get(model)))
         }
+      }
+      if (before?.observed !== after?.observed) {
+        for (const observed of [before?.observed, after?.observed])
+          for (const other of observed?.keys() ?? []) this.#reputations.delete(other)
       }
       if (before?.routing === after?.routing) continue
       for (const [key, { model }] of this.#heat) {
@@ -142,6 +153,15 @@ export class MergedView implements LedgerView {
 
   coactivation(model: string, at: HeatQuery): readonly ExpertPair[] {
     return this.heat(model, at).pairs
+  }
+
+  reputation(peer: string): Reputation {
+    let reputation = this.#reputations.get(peer)
+    if (reputation === undefined) {
+      reputation = reputationOf(peer, this.authors)
+      this.#reputations.set(peer, reputation)
+    }
+    return reputation
   }
 
   #index(model: string): HolderIndex {
