@@ -60,8 +60,9 @@ export class BlobFetcher {
   async #fetch(request: FetchRequest): Promise<void> {
     const { store } = this.#components
     const { cid, signal } = request
-    if (await this.#isThere(cid)) return
-    let last: unknown = new PeerLostError(`no peer is known that has blob ${cid}`)
+    const lack = await this.#lack(cid)
+    if (lack === null) return
+    let last: unknown = new PeerLostError(`${lack}; no peer is known that has it`)
     const tried = new Set<string>()
     for (let round = 0; round < MAX_ROUNDS; round++) {
       signal.throwIfAborted()
@@ -88,13 +89,11 @@ export class BlobFetcher {
     throw last
   }
 
-  async #isThere(cid: string): Promise<boolean> {
-    const { store } = this.#components
-    if (!(await store.has(cid))) return false
-    // A corrupt one is put aside by the store and fetched again.
-    return await store.path(cid).then(
-      () => true,
-      () => false,
+  /** Why the blob is not there; null when it is. A corrupt one is put aside by the store and fetched again. */
+  async #lack(cid: string): Promise<string | null> {
+    return await this.#components.store.path(cid).then(
+      () => null,
+      (error: Error) => error.message,
     )
   }
 
