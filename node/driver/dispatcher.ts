@@ -55,12 +55,13 @@ interface Partial {
   readonly remoteUs: number
 }
 
-/** A call may take this many times what is expected of it, within the bounds below, before the driver gives up on it. */
-const DEADLINE_FACTOR = 20
-const MIN_DEADLINE_MS = 3_000
+/** A call that takes this many times what is expected of it, within the bounds, is slow: the same rows also go to another replica. */
+const SLOW_FACTOR = 10
+const MIN_SLOW_MS = 1_500
+const MAX_SLOW_MS = 30_000
+/** After this many times as long the driver gives up on it. Long, since it only counts when nobody else has the experts. */
+const DEADLINE_PER_SLOW = 10
 const MAX_DEADLINE_MS = 60_000
-/** Share of the deadline after which the same rows also go to another replica. */
-const HEDGE_SHARE = 0.5
 /** Hosts that may fail one after the other for the same rows. */
 const MAX_ATTEMPTS = 6
 /** An expert that somebody announces is tried for so long, this often, before its query fails. */
@@ -187,10 +188,11 @@ export class Dispatcher {
     }
     const scope = new CancelScope()
     context.scope.add(scope)
-    const deadlineMs = Math.ceil(Math.min(MAX_DEADLINE_MS, Math.max(MIN_DEADLINE_MS, (DEADLINE_FACTOR * assigned.expectedUs) / 1000)))
+    const slowMs = Math.min(MAX_SLOW_MS, Math.max(MIN_SLOW_MS, (SLOW_FACTOR * assigned.expectedUs) / 1000))
+    const deadlineMs = Math.ceil(Math.min(MAX_DEADLINE_MS, slowMs * DEADLINE_PER_SLOW))
     try {
       const primary = this.#runRemotely(context, work, assigned, deadlineMs, scope)
-      const first = await raceHedge(primary, deadlineMs * HEDGE_SHARE)
+      const first = await raceHedge(primary, slowMs)
       if (first.kind === 'answered') return [first.value]
       context.scope.throwIfCancelled()
       if (first.kind === 'failed' && !isPeerFailure(first.error)) throw first.error
@@ -294,10 +296,10 @@ const LOST_RACE = new Error('another replica answered first')
 
 type First = { kind: 'answered'; value: Partial } | { kind: 'failed'; error: Error } | { kind: 'slow' }
 
-/** How the call stands when it ends or after `hedgeMs`, whichever is first. Never rejects. */
-function raceHedge(call: Promise<Partial>, hedgeMs: number): Promise<First> {
+/** How the call stands when it ends or after `slowMs`, whichever is first. Never rejects. */
+function raceHedge(call: Promise<Partial>, slowMs: number): Promise<First> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => resolve({ kind: 'slow' }), hedgeMs)
+    const timer = setTimeout(() => resolve({ kind: 'slow' }), slowMs)
     const end = (first: First): void => {
       clearTimeout(timer)
       resolve(first)
