@@ -70,7 +70,8 @@ interface Tensor {
   readonly shape: readonly number[]
 }
 
-function configOf(shape: SyntheticShape): Record<string, unknown> {
+/** config.json of the shape. */
+export function configOf(shape: SyntheticShape): Record<string, unknown> {
   return {
     architectures: ['OlmoeForCausalLM'],
     model_type: 'olmoe',
@@ -93,7 +94,7 @@ function configOf(shape: SyntheticShape): Record<string, unknown> {
 }
 
 /** Writes every byte of a text as one token; the rest of the vocabulary is made up and only comes out of the model. */
-function tokenizerOf(vocabSize: number): Record<string, unknown> {
+export function tokenizerOf(vocabSize: number): Record<string, unknown> {
   const tokens = ['<end>', ...byteAlphabet()]
   const vocab = Object.fromEntries(Array.from({ length: vocabSize }, (_, id) => [tokens[id] ?? `w${id}`, id]))
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: false, use_regex: false }
