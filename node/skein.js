@@ -4,10 +4,11 @@ import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-const main = fileURLToPath(new URL('./main.ts', import.meta.url))
 const [major, minor] = process.versions.node.split('.').map(Number)
 
 if (major > 24 || (major === 24 && minor >= 12)) {
+  const { restartWithAllocator } = await import('./allocator.ts')
+  restartWithAllocator()
   await import('./main.ts')
 } else {
   const bundled = fileURLToPath(new URL(`../node_modules/node/bin/node${process.platform === 'win32' ? '.exe' : ''}`, import.meta.url))
@@ -15,7 +16,7 @@ if (major > 24 || (major === 24 && minor >= 12)) {
     console.error(`skein needs Node 24.12 or newer, this is ${process.versions.node}: run "npm ci" here first, which brings it`)
     process.exit(1)
   }
-  const child = spawn(bundled, [main, ...process.argv.slice(2)], { stdio: 'inherit' })
+  const child = spawn(bundled, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('exit', (code, signal) => process.exit(signal === null ? code : 1))
 }

@@ -4,6 +4,7 @@ import { ModelError } from '../errors.ts'
 import type { BlobEntry, Manifest, TensorEntry } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { WorkerRequestError } from './engine-worker.ts'
+import type { ScratchTensors } from './scratch-tensors.ts'
 import { BlobWeights } from './weights.ts'
 
 type RoleEntry<R extends BlobEntry['role']> = Extract<BlobEntry, { role: R }>
@@ -42,9 +43,15 @@ export async function openBlob(model: ModelPackage, blob: { readonly cid: string
   return { cid: blob.cid, path, folder: dirname(path), fileName: basename(path), bytes: blob.bytes }
 }
 
-/** The tensors of a blob, for a graph. `start`: byte from which the entries' offsets count. */
-export function blobWeights(file: BlobFile, manifest: Manifest, tensors: readonly TensorEntry[], start = 0): BlobWeights {
-  return new BlobWeights({ cid: file.cid, fileName: file.fileName, bytes: file.bytes, quant: manifest.quant, tensors, start })
+/** The tensors of a blob, for a graph. `start`: byte from which the entries' offsets count; `scratch`: where some of them lie instead. */
+export function blobWeights(
+  file: BlobFile,
+  manifest: Manifest,
+  tensors: readonly TensorEntry[],
+  { start = 0, scratch = null }: { readonly start?: number; readonly scratch?: ScratchTensors | null } = {},
+): BlobWeights {
+  const { cid, fileName, bytes } = file
+  return new BlobWeights({ cid, fileName, bytes, quant: manifest.quant, tensors, start, scratch })
 }
 
 /** Names the blob when onnxruntime refuses it; a dead worker stays what it is. */

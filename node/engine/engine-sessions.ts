@@ -16,7 +16,7 @@ export class EngineSessions {
   readonly #queue: Waiting[] = []
   #busy = false
 
-  /** Resolves with logits when they were asked for, else with null. */
+  /** Resolves with numbers when they were asked for (logits, a check), else with null. */
   handle(request: WorkerRequest): Promise<Float32Array | null> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ request, resolve, reject })
@@ -74,6 +74,8 @@ export class EngineSessions {
       case 'open-expert':
         await this.#expertsOf(request.experts).open(request.layer, request.expert, request.source)
         return null
+      case 'check-expert':
+        return await this.#expertsOf(request.experts).check(request.layer, request.expert, request.rows)
       case 'close-expert':
         await this.#expertSets.get(request.experts)?.closeExpert(request.layer, request.expert)
         return null

@@ -119,6 +119,10 @@ export interface EngineInit {
   readonly callerExpertBytes?: number
   /** Keys and values; by default {@link KV_DEFAULTS}. */
   readonly kv?: KvInit
+  /** Shards of at least this many bytes have their weights prepared in a file beside the blob (see `prepared-blob.ts`); defaults to 4 MiB. */
+  readonly preparedFromBytes?: number
+  /** Hears of what works less well than it should; by default a warning of the process. */
+  readonly onWarning?: (message: string) => void
 }
 
 export interface KvInit {

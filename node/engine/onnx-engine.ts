@@ -10,6 +10,9 @@ import { OnnxExperts } from './onnx-experts.ts'
 import { openOnnxTrunk } from './onnx-trunk.ts'
 import { SharedBlocks } from './shared-blocks.ts'
 
+/** Below this the copy that onnxruntime keeps in memory costs less than files and checks. */
+const PREPARED_FROM_BYTES = 4 * 2 ** 20
+
 /**
  * A row takes an expert of this size less time than waking a worker and being woken by it. With the embedded model (0.6 MB per expert)
  * hosts that compute in the thread of their network take 12 to 18 % off the time per token of a swarm on two cores.
@@ -29,6 +32,7 @@ export function createEngine(init: EngineInit): Engine {
 }
 
 class OnnxEngine implements Engine {
+  readonly #init: EngineInit
   readonly #workers: readonly EngineWorker[]
   readonly #callerExpertBytes: number
   readonly #caller = new CallerLane()
@@ -41,6 +45,7 @@ class OnnxEngine implements Engine {
   constructor(init: EngineInit) {
     this.#kv = init.kv ?? KV_DEFAULTS
     this.#kvBudget = new KvBudget(this.#kv.limitBytes)
+    this.#init = init
     this.#callerExpertBytes = init.callerExpertBytes ?? CALLER_EXPERT_BYTES
     this.#workers = Array.from({ length: init.threads }, (_, index) => new EngineWorker(index))
     this.#blocks = new SharedBlocks((block) => {
@@ -57,7 +62,9 @@ class OnnxEngine implements Engine {
   async openExperts(model: ModelPackage): Promise<Experts> {
     this.#mustBeOpen()
     const isTiny = model.manifest.expertLayout.stride <= this.#callerExpertBytes
-    return new OnnxExperts({ id: this.#nextId++, model, lanes: isTiny ? [this.#caller] : this.#workers, blocks: this.#blocks })
+    const { preparedFromBytes = PREPARED_FROM_BYTES, onWarning: warn = (message) => process.emitWarning(message) } = this.#init
+    const lanes = isTiny ? [this.#caller] : this.#workers
+    return new OnnxExperts({ id: this.#nextId++, model, lanes, blocks: this.#blocks, preparedFromBytes, warn })
   }
 
   close(): Promise<void> {

@@ -1,19 +1,15 @@
 import { MeshError } from '../../protocols/wire/errors.ts'
 import { ModelError } from '../errors.ts'
 import type { ShardEntry } from '../model/manifest.ts'
-import type { ModelPackage } from '../model/package.ts'
-import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
+import { findBlob } from './blob-file.ts'
 import type { ExpertJob, Experts } from './engine.ts'
-import type { EngineLane } from './engine-lane.ts'
-import { expertGraph } from './expert-graph.ts'
 import { jobBytes, jobMemory } from './job-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
+import { ShardLoader } from './shard-loader.ts'
+import type { ShardLoaderInit } from './shard-loader.ts'
 import type { SharedBlocks } from './shared-blocks.ts'
 
-interface OnnxExpertsInit {
-  readonly id: number
-  readonly model: ModelPackage
-  readonly lanes: readonly EngineLane[]
+interface OnnxExpertsInit extends ShardLoaderInit {
   readonly blocks: SharedBlocks
 }
 
@@ -25,6 +21,7 @@ interface OpenShard {
 /** The experts of one model, divided over the lanes by expert number. */
 export class OnnxExperts implements Experts {
   readonly #init: OnnxExpertsInit
+  readonly #loader: ShardLoader
   readonly #hidden: number
   /** By shard blob. */
   readonly #shards = new Map<string, OpenShard>()
@@ -35,6 +32,7 @@ export class OnnxExperts implements Experts {
   constructor(init: OnnxExpertsInit) {
     const { config } = init.model.manifest
     this.#init = init
+    this.#loader = new ShardLoader(init)
     this.#hidden = config.hiddenSize
     this.#open = Array.from({ length: config.layers }, () => new Uint8Array(config.experts))
     for (const lane of init.lanes) lane.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize })
@@ -109,38 +107,15 @@ export class OnnxExperts implements Experts {
     return findBlob(this.#init.model.manifest, 'experts', matches, `shard of layer ${layer} that begins with expert ${first}`)
   }
 
-  #lane(expert: number): number {
-    return expert % this.#init.lanes.length
-  }
-
   async #load(entry: ShardEntry): Promise<void> {
-    const { model, lanes, id } = this.#init
-    const { manifest } = model
-    const file = await openBlob(model, entry)
-    const { stride, tensors } = manifest.expertLayout
-    // One at a time per lane, so that a run that comes in between waits for one session at most.
-    const openOwn = async (lane: EngineLane, index: number): Promise<void> => {
-      for (let expert = entry.first; expert <= entry.last; expert++) {
-        if (this.#lane(expert) !== index) continue
-        const graph = expertGraph(manifest.config, blobWeights(file, manifest, tensors, (expert - entry.first) * stride))
-        const source = { model: graph, folder: file.folder }
-        await loading(file, lane.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
-      }
-    }
-    const ends = await Promise.allSettled(lanes.map(openOwn))
-    for (const end of ends) if (end.status === 'rejected') throw end.reason
+    await this.#loader.open(entry)
     if (this.#closed) throw new MeshError('the experts are closed')
     this.#open[entry.layer]!.fill(1, entry.first, entry.last + 1)
   }
 
   async #unload(entry: ShardEntry): Promise<void> {
     this.#open[entry.layer]!.fill(0, entry.first, entry.last + 1)
-    const calls: Promise<unknown>[] = []
-    for (let expert = entry.first; expert <= entry.last; expert++) {
-      const request = { op: 'close-expert', experts: this.#init.id, layer: entry.layer, expert } as const
-      calls.push(this.#init.lanes[this.#lane(expert)]!.call(request))
-    }
-    await Promise.allSettled(calls)
+    await this.#loader.close(entry)
   }
 
   /** Checks the job and tells which lanes have a part in it: 1 for each that has. */
@@ -161,7 +136,7 @@ export class OnnxExperts implements Experts {
       if (pick > 0 && (expert < pickExpert[pick - 1]! || (expert === pickExpert[pick - 1]! && row <= pickRow[pick - 1]!))) {
         throw new RangeError(`pick ${pick} is out of order: picks go by expert, then row, each once`)
       }
-      busy[this.#lane(expert)] = 1
+      busy[this.#loader.laneOf(expert)] = 1
     }
     return busy
   }

@@ -1,4 +1,5 @@
 import { Buffer } from 'node:buffer'
+import type { Pack } from './saved-packs.ts'
 
 /**
  * Writes an ONNX model as protobuf bytes: only the messages the engine's graphs need.
@@ -77,6 +78,21 @@ function tensorHead(name: string, type: OnnxType, shape: readonly number[]): Buf
 
 function externalEntry(name: string, value: string): Buffer {
   return bytesField(13, Buffer.concat([textField(1, name), textField(2, value)]))
+}
+
+/**
+ * Adds to a model the packed weights that lie in a prepared file, for onnxruntime to find when it opens the session. They are entries of an
+ * initializer that nothing reads; as an output of the graph it is not optimised away.
+ */
+export function addPacks(model: Uint8Array, location: string, packs: readonly Pack[]): Uint8Array {
+  const entries = packs.map(({ key, parts }, i) => {
+    return externalEntry(`prepacked_${i}`, [key, ...parts.map(({ offset, bytes }) => `${offset};${bytes};0`)].join('|'))
+  })
+  const place = [externalEntry('location', location), externalEntry('offset', '0'), externalEntry('length', '4')]
+  const carrier = Buffer.concat([tensorHead('packs', 'f32', [1]), ...place, ...entries, intField(14, LOCATION_EXTERNAL)])
+  // A message that occurs twice is merged, so what is appended becomes part of the graph.
+  const graph = Buffer.concat([bytesField(5, carrier), bytesField(12, valueInfoProto('packs', 'f32', [1]))])
+  return new Uint8Array(Buffer.concat([model, bytesField(7, graph)]))
 }
 
 /** A graph under construction; names are unique within it, nodes are in execution order. */

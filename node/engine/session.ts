@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { InferenceSession } from 'onnxruntime-node'
 import type { GraphSource } from './worker-messages.ts'
 
@@ -15,6 +16,18 @@ export function createSession(source: GraphSource): Promise<InferenceSession> {
     enableCpuMemArena: false,
     enableMemPattern: false,
     logSeverityLevel: LOG_ERRORS_ONLY,
-    extra: { session: { model_external_initializers_file_folder_path: source.folder } },
+    ...(source.saveTo === undefined ? {} : { optimizedModelFilePath: join(source.saveTo.folder, `${source.saveTo.name}.onnx`) }),
+    extra: {
+      session: { model_external_initializers_file_folder_path: source.folder, ...(source.saveTo && savingPacks(source.saveTo.name)) },
+    },
   })
+}
+
+/** Has onnxruntime write the packed weights beside the model that it saves. */
+function savingPacks(name: string): Record<string, string> {
+  return {
+    save_external_prepacked_constant_initializers: '1',
+    optimized_model_external_initializers_file_name: `${name}.bin`,
+    optimized_model_external_initializers_min_size_in_bytes: '1',
+  }
 }

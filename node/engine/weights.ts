@@ -2,6 +2,7 @@ import { ModelError } from '../errors.ts'
 import { blockFor } from '../model/layout.ts'
 import type { Quant, TensorEntry, TensorType } from '../model/manifest.ts'
 import type { OnnxGraph } from './onnx-graph.ts'
+import type { ScratchTensors } from './scratch-tensors.ts'
 
 /**
  * accuracy_level of MatMulNBits: 4 computes with int8 activations (VNNI and the like), the only fast kernel
@@ -19,15 +20,25 @@ export class BlobWeights {
   readonly #fileName: string
   readonly #quant: Quant
   readonly #start: number
+  readonly #scratch: ScratchTensors | null
   readonly #bytes: number
   readonly #tensors: ReadonlyMap<string, TensorEntry>
 
   /** `start`: byte within the blob from which the entries' offsets count. `fileName`: the blob's file within the session's folder. */
-  constructor(init: { cid: string; fileName: string; bytes: number; quant: Quant; tensors: readonly TensorEntry[]; start?: number }) {
+  constructor(init: {
+    cid: string
+    fileName: string
+    bytes: number
+    quant: Quant
+    tensors: readonly TensorEntry[]
+    start: number
+    scratch: ScratchTensors | null
+  }) {
     this.#cid = init.cid
     this.#fileName = init.fileName
     this.#quant = init.quant
-    this.#start = init.start ?? 0
+    this.#start = init.start
+    this.#scratch = init.scratch
     this.#bytes = init.bytes
     this.#tensors = new Map(init.tensors.map((tensor) => [tensor.name, tensor]))
   }
@@ -101,7 +112,9 @@ export class BlobWeights {
 
   #add(graph: OnnxGraph, tensor: TensorEntry, name = tensor.name): void {
     const offset = this.#start + tensor.offset
-    graph.weight(name, tensor.type, tensor.shape, { location: this.#fileName, offset, bytes: tensor.bytes })
+    const moved = this.#scratch?.placeOf(offset)
+    const place = moved === undefined ? { location: this.#fileName, offset } : { location: this.#scratch!.location, offset: moved }
+    graph.weight(name, tensor.type, tensor.shape, { ...place, bytes: tensor.bytes })
   }
 
   #error(problem: string): ModelError {

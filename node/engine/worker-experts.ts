@@ -5,6 +5,8 @@ import type { ExpertRun, GraphSource } from './worker-messages.ts'
 
 /** Jobs of up to this many rows reuse their input tensor. */
 const REUSED_ROWS = 16
+/** A graph with prepared weights has another output, which carries them. */
+const OUTPUTS = ['y']
 
 /** The experts of one model that this worker holds. */
 export class WorkerExperts {
@@ -29,6 +31,15 @@ export class WorkerExperts {
     await session?.release()
   }
 
+  /** Output [rows, hidden] of the expert for the same input at any time. */
+  async check(layer: number, expert: number, rows: number): Promise<Float32Array> {
+    const x = Float32Array.from({ length: rows * this.#hidden }, (_, i) => Math.sin(i))
+    const session = this.#sessions[layer]?.get(expert)
+    if (session === undefined) throw new Error(`expert ${expert} of layer ${layer} is not open`)
+    const { y } = await session.run({ x: new Tensor('float32', x, [rows, this.#hidden]) }, OUTPUTS)
+    return y!.data as Float32Array
+  }
+
   /** Runs the picks of this worker's experts and writes their outputs; other picks belong to other workers. */
   async run(job: ExpertRun, block: SharedArrayBuffer): Promise<void> {
     const sessions = this.#sessions[job.layer]
@@ -39,7 +50,7 @@ export class WorkerExperts {
       for (end = first + 1; end < job.picks && memory.pickExpert[end] === expert;) end++
       const session = sessions.get(expert)
       if (session === undefined) continue
-      const { y } = await session.run(this.#gather(memory, first, end))
+      const { y } = await session.run(this.#gather(memory, first, end), OUTPUTS)
       memory.outputs.set(y!.data as Float32Array, first * this.#hidden)
     }
   }

@@ -5,6 +5,8 @@ import type { KvType } from './kv-shape.ts'
 export interface GraphSource {
   readonly model: Uint8Array
   readonly folder: string
+  /** Where the optimised model `<name>.onnx` and its weights with their packed forms `<name>.bin` are to be saved. */
+  readonly saveTo?: { readonly folder: string; readonly name: string }
 }
 
 /** Where the embedding table lies. */
@@ -71,6 +73,8 @@ export type WorkerRequest =
       readonly expert: number
       readonly source: GraphSource
     }
+  /** Answered by what the expert makes of a fixed input of so many rows. */
+  | { readonly op: 'check-expert'; readonly experts: number; readonly layer: number; readonly expert: number; readonly rows: number }
   | { readonly op: 'close-expert'; readonly experts: number; readonly layer: number; readonly expert: number }
   | { readonly op: 'close-experts'; readonly experts: number }
   | ({ readonly op: 'run-experts' } & ExpertRun)

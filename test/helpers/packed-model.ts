@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createEngine } from '../../node/engine/onnx-engine.ts'
-import type { Engine } from '../../node/engine/engine.ts'
+import type { Engine, EngineInit } from '../../node/engine/engine.ts'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import { packCheckpoint } from '../../node/model/pack.ts'
 import type { QuantKind } from '../../node/model/manifest.ts'
@@ -49,8 +49,8 @@ export async function packForTest(
 }
 
 /** An engine that is closed with the test. */
-export function engineForTest(t: Teardown, threads = 1): Engine {
-  const engine = createEngine({ threads, callerExpertBytes: 0 })
+export function engineForTest(t: Teardown, threads = 1, init: Partial<EngineInit> = {}): Engine {
+  const engine = createEngine({ threads, callerExpertBytes: 0, ...init })
   t.after(() => engine.close())
   return engine
 }

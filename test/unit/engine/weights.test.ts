@@ -7,7 +7,7 @@ import type { Quant, TensorEntry } from '../../../node/model/manifest.ts'
 const tensor = (entry: Partial<TensorEntry>): TensorEntry => ({ name: 'q', type: 'f32', shape: [4, 2], offset: 0, bytes: 32, ...entry })
 
 function weights(tensors: readonly TensorEntry[], quant: Quant = { kind: 'f32', block: 0 }): BlobWeights {
-  return new BlobWeights({ cid: 'bafyblob', fileName: 'bafyblob', bytes: 4096, quant, tensors })
+  return new BlobWeights({ cid: 'bafyblob', fileName: 'bafyblob', bytes: 4096, quant, tensors, start: 0, scratch: null })
 }
 
 test('a tensor that a graph needs is checked before it is mapped', () => {

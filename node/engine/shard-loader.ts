@@ -1,0 +1,164 @@
+import { ModelError } from '../errors.ts'
+import type { ShardEntry } from '../model/manifest.ts'
+import type { ModelPackage } from '../model/package.ts'
+import { blobWeights, loading, openBlob } from './blob-file.ts'
+import type { BlobFile } from './blob-file.ts'
+import type { EngineLane } from './engine-lane.ts'
+import { expertGraph } from './expert-graph.ts'
+import { addPacks } from './onnx-graph.ts'
+import { digestOf, discardPrepared, findPrepared, PreparedWriter } from './prepared-blob.ts'
+import type { PreparedBlob } from './prepared-blob.ts'
+import { ScratchTensors } from './scratch-tensors.ts'
+import type { GraphSource } from './worker-messages.ts'
+
+export interface ShardLoaderInit {
+  /** Number of the set of experts in the lanes. */
+  readonly id: number
+  readonly model: ModelPackage
+  readonly lanes: readonly EngineLane[]
+  /** Shards of at least this many bytes are prepared; the weights of smaller ones are packed in memory. */
+  readonly preparedFromBytes: number
+  readonly warn: (message: string) => void
+}
+
+/** Rows of the run that checks a session; the first expert of a shard also shows how several rows are computed. */
+const CHECK_ROWS = 1
+const FIRST_CHECK_ROWS = 20
+/** Where the kernels of quantised weights read the scales out of the packed weights alone, and a mapped file can be emptied. */
+const SCALES_ARE_PACKED = process.arch === 'x64' && process.platform !== 'win32'
+
+/** Opens the sessions of shards in the lanes, expert e in lane e mod their number. */
+export class ShardLoader {
+  readonly #init: ShardLoaderInit
+  #emptiesScales = SCALES_ARE_PACKED
+  #canPrepare = true
+
+  constructor(init: ShardLoaderInit) {
+    this.#init = init
+  }
+
+  /** Throws `ModelError` when the blob can't be used; sessions may be open then. */
+  async open(entry: ShardEntry): Promise<void> {
+    const file = await openBlob(this.#init.model, entry)
+    if (entry.bytes < this.#init.preparedFromBytes || !(await this.#openPrepared(entry, file))) await this.#openPlain(entry, file)
+  }
+
+  async close(entry: ShardEntry): Promise<void> {
+    const { id, lanes } = this.#init
+    const calls: Promise<unknown>[] = []
+    for (let expert = entry.first; expert <= entry.last; expert++) {
+      calls.push(lanes[this.laneOf(expert)]!.call({ op: 'close-expert', experts: id, layer: entry.layer, expert }))
+    }
+    await Promise.allSettled(calls)
+  }
+
+  laneOf(expert: number): number {
+    return expert % this.#init.lanes.length
+  }
+
+  async #openPlain(entry: ShardEntry, file: BlobFile): Promise<void> {
+    await this.#eachExpert(entry, (expert, lane) => this.#openExpert(entry, file, expert, lane, this.#source(entry, file, expert)))
+  }
+
+  /** False when the store can't hold the prepared form, or sessions do not compute with it what they compute without. */
+  async #openPrepared(entry: ShardEntry, file: BlobFile): Promise<boolean> {
+    const prepared = (await findPrepared(file, entry.last - entry.first + 1)) ?? (await this.#prepare(entry, file))
+    if (prepared === null) return false
+    if (await this.#openWith(entry, file, prepared, this.#emptiesScales)) return true
+    if (this.#emptiesScales && (await this.#openWith(entry, file, prepared, false))) {
+      this.#emptiesScales = false
+      return true
+    }
+    await discardPrepared(file)
+    this.#init.warn(`the prepared weights of blob ${file.cid} are wrong; they were removed, and its weights are packed in memory`)
+    return false
+  }
+
+  /** Whether all experts are open and right. */
+  async #openWith(entry: ShardEntry, file: BlobFile, prepared: PreparedBlob, emptiesScales: boolean): Promise<boolean> {
+    const scratch = emptiesScales ? await this.#copyScales(entry, file) : null
+    try {
+      await this.#eachExpert(entry, async (expert, lane) => {
+        const { model, folder } = this.#source(entry, file, expert, scratch)
+        const { packs } = prepared.graphs[expert - entry.first]!
+        await this.#openExpert(entry, file, expert, lane, { model: addPacks(model, prepared.location, packs), folder })
+      })
+      await scratch?.empty()
+    } finally {
+      await scratch?.close()
+    }
+    let isRight = true
+    await this.#eachExpert(entry, async (expert, lane) => {
+      if ((await this.#check(entry, expert, lane)) !== prepared.graphs[expert - entry.first]!.check) isRight = false
+    })
+    if (!isRight) await this.close(entry)
+    return isRight
+  }
+
+  /** Null when the store can't be written to. */
+  async #prepare(entry: ShardEntry, file: BlobFile): Promise<PreparedBlob | null> {
+    if (!this.#canPrepare) return null
+    let writer: PreparedWriter | null = null
+    try {
+      writer = await PreparedWriter.create(file)
+      const { id } = this.#init
+      // One after the other: the files of one expert are twice its size.
+      for (let expert = entry.first; expert <= entry.last; expert++) {
+        const lane = this.#init.lanes[this.laneOf(expert)]!
+        const name = String(expert)
+        const source = { ...this.#source(entry, file, expert), saveTo: { folder: writer.folder, name } }
+        await loading(file, lane.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
+        const check = await this.#check(entry, expert, lane)
+        await lane.call({ op: 'close-expert', experts: id, layer: entry.layer, expert })
+        await writer.add(name, check)
+      }
+      return await writer.finish()
+    } catch (error) {
+      await writer?.abort()
+      if (error instanceof ModelError) throw error
+      this.#canPrepare = false
+      this.#init.warn(`weights can't be prepared in ${file.folder} and are packed in memory instead: ${(error as Error).message}`)
+      return null
+    }
+  }
+
+  async #copyScales(entry: ShardEntry, file: BlobFile): Promise<ScratchTensors | null> {
+    const { stride, tensors } = this.#init.model.manifest.expertLayout
+    const scales = tensors.filter(({ name }) => name.endsWith('.scales'))
+    if (scales.length === 0) return null
+    const starts = Array.from({ length: entry.last - entry.first + 1 }, (_, i) => i * stride)
+    return await ScratchTensors.copy(
+      file,
+      starts.flatMap((start) => scales.map(({ offset, bytes }) => ({ offset: start + offset, bytes }))),
+    )
+  }
+
+  #source(entry: ShardEntry, file: BlobFile, expert: number, scratch: ScratchTensors | null = null): GraphSource {
+    const { manifest } = this.#init.model
+    const { stride, tensors } = manifest.expertLayout
+    const start = (expert - entry.first) * stride
+    return { model: expertGraph(manifest.config, blobWeights(file, manifest, tensors, { start, scratch })), folder: file.folder }
+  }
+
+  async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, lane: EngineLane, source: GraphSource): Promise<void> {
+    await loading(file, lane.call({ op: 'open-expert', experts: this.#init.id, layer: entry.layer, expert, source }))
+  }
+
+  async #check(entry: ShardEntry, expert: number, lane: EngineLane): Promise<string> {
+    const rows = expert === entry.first ? FIRST_CHECK_ROWS : CHECK_ROWS
+    const outputs = await lane.call({ op: 'check-expert', experts: this.#init.id, layer: entry.layer, expert, rows })
+    return digestOf(outputs!)
+  }
+
+  /** In all lanes at once, but one at a time in each, so that a run that comes in between waits for one session at most. */
+  async #eachExpert(entry: ShardEntry, act: (expert: number, lane: EngineLane) => Promise<void>): Promise<void> {
+    const ends = await Promise.allSettled(
+      this.#init.lanes.map(async (lane, index) => {
+        for (let expert = entry.first; expert <= entry.last; expert++) {
+          if (this.laneOf(expert) === index) await act(expert, lane)
+        }
+      }),
+    )
+    for (const end of ends) if (end.status === 'rejected') throw end.reason
+  }
+}
