@@ -4,7 +4,7 @@ import type { SourceType } from './dtypes/index.ts'
 import { readJsonObject } from './files.ts'
 import { plainTensor, readSafetensorsHeader } from './safetensors.ts'
 import type { StoredTensor } from './safetensors.ts'
-import { scaledTensor } from './scaled-tensor.ts'
+import { scaledBy, scaledTensor } from './scaled-tensor.ts'
 import type { SourceTensor } from './source-tensor.ts'
 
 export const LIMITS = Object.freeze({ indexBytes: 64 * 2 ** 20, files: 4096 })
@@ -24,6 +24,8 @@ export interface CheckpointTensors {
    * `fields`: those of the configuration that the shape follows from, for the complaint.
    */
   get(name: string, shape: readonly number[], fields?: readonly string[]): SourceTensor
+  /** Tensors that nobody has got so far. */
+  unused(): readonly string[]
 }
 
 /** Reads the headers of `model.safetensors`, or of the files named by `model.safetensors.index.json`. Throws `ModelError`. */
@@ -44,6 +46,7 @@ export async function openCheckpointTensors(dir: string): Promise<CheckpointTens
   return checkedTensors({
     origin: dir,
     files: names.map((name) => join(dir, name)),
+    names: [...stored.keys()],
     find: (name) => {
       const tensor = stored.get(name)
       return scaledTensor(stored, name) ?? (tensor === undefined ? undefined : plainTensor(tensor))
@@ -55,17 +58,22 @@ export interface TensorSource {
   /** What a complaint about a missing tensor names. */
   readonly origin: string
   readonly files: readonly string[]
+  /** All tensors, where the format keeps them as a checkpoint does. */
+  readonly names?: readonly string[]
   /** Throws `ModelError` when the tensor can't be read. */
   readonly find: (name: string) => SourceTensor | undefined
 }
 
 /** Tensors of any file format, compared with the shapes that the configuration asks for. */
-export function checkedTensors({ origin, files, find }: TensorSource): CheckpointTensors {
+export function checkedTensors({ origin, files, names = [], find }: TensorSource): CheckpointTensors {
+  const used = new Set<string>()
   return {
     files,
     has: (name) => find(name) !== undefined,
     typeOf: (name) => find(name)?.dtype,
+    unused: () => names.filter((name) => !used.has(name) && !used.has(scaledBy(name) ?? name)),
     get: (name, shape, fields = []) => {
+      used.add(name)
       const tensor = find(name)
       if (tensor === undefined) {
         throw new ModelError(

@@ -1,3 +1,5 @@
+import { dirname } from 'node:path'
+import { ModelError } from '../errors.ts'
 import { COMMON_TENSORS } from './architectures/adapter.ts'
 import { blobBytes } from './blob-spec.ts'
 import type { BlobSpec } from './blob-spec.ts'
@@ -28,7 +30,30 @@ export function planBlobs(checkpoint: Checkpoint, quant: Quant): BlobPlan[] {
     for (const { first, last } of ranges) plans.push(planShard(checkpoint, quant, layer, first, last))
   }
   plans.push(planHead(checkpoint, quant))
+  refuseUnusedTensors(checkpoint)
   return plans
+}
+
+/** Kept by old checkpoints, though it follows from the configuration. */
+const REDUNDANT = /\.rotary_emb\.inv_freq$/
+/** What switches tensors on that are often there or not. */
+const SWITCHES: readonly (readonly [RegExp, string])[] = [
+  [/self_attn\..*\.bias$/, 'attention_bias or qkv_bias'],
+  [/[qk]_norm\.weight$/, 'use_qk_norm'],
+  [/shared_expert/, 'its sizes of shared experts'],
+  [/\.mlp\.(gate|up|down)_proj\./, 'its list of dense layers'],
+]
+
+/** A tensor of a layer that the configuration knows nothing of would be missing from the result. Layers beyond the last are for training. */
+function refuseUnusedTensors({ config, tensors }: Checkpoint): void {
+  for (const name of tensors.unused()) {
+    const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1]
+    if (layer === undefined || Number(layer) >= config.layers || REDUNDANT.test(name)) continue
+    const cause = SWITCHES.find(([pattern]) => pattern.test(name))?.[1]
+    throw new ModelError(
+      `${dirname(tensors.files[0]!)}: tensor ${name} is not used by what config.json describes${cause === undefined ? '' : `; look at ${cause}`}: they belong to different models, get both again`,
+    )
+  }
 }
 
 function planEmbedding(checkpoint: Checkpoint, quant: Quant): BlobPlan {

@@ -18,6 +18,11 @@ export function scaledTensor(stored: ReadonlyMap<string, StoredTensor>, name: st
   return codes === undefined && blocks !== undefined ? mxfp4Tensor(name, blocks, stored.get(`${name}_scales`)) : undefined
 }
 
+/** The weight to which an entry belongs that holds its codes or scales; undefined when its name says nothing of the kind. */
+export function scaledBy(name: string): string | undefined {
+  return /^(.+)_(?:scale_inv|blocks|scales)$/.exec(name)?.[1]
+}
+
 function fp8Tensor(codes: StoredTensor, scales: StoredTensor | undefined): SourceTensor {
   const { name, file, shape, begin, end } = codes
   const [rows, columns] = shape

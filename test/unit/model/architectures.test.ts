@@ -27,6 +27,10 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
         /shared_expert\.gate_proj\.weight has shape \[40, 48\] and the configuration \(shared_expert_intermediate_size, hidden_size\)/,
     },
     { fields: { mlp_only_layers: [] }, message: /tensor model\.layers\.1\.mlp\.gate\.weight is missing/ },
+    {
+      fields: { qkv_bias: false },
+      message: /tensor .*\.self_attn\.\w+_proj\.bias is not used by what config\.json describes; look at attention_bias/,
+    },
     { fields: { qkv_bias: 'yes' }, message: /qkv_bias is "yes"; expected true or false/ },
   ],
   'random-gptoss': [
@@ -102,6 +106,8 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
       fields: { rope_parameters: { rope_type: 'default', partial_rotary_factor: 1.5 } },
       message: /it would rotate 24 of a head's 16 numbers/,
     },
+    { fields: { use_qk_norm: false }, message: /self_attn\.k_norm\.weight is not used by .*; look at use_qk_norm/ },
+    { fields: { n_shared_experts: 0 }, message: /shared_experts\.\w+\.weight is not used by .*; look at its sizes of shared experts/ },
     { fields: { use_qk_norm: 'no' }, message: /use_qk_norm is "no"; expected true or false/ },
     { fields: { n_routed_experts: 16 }, message: /mlp\.gate\.weight has shape \[8, 48\] .* \(n_routed_experts, hidden_size\)/ },
   ],
