@@ -1,108 +1,119 @@
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Command, Option } from 'commander'
 import { ConfigError, ModelError } from '../errors.ts'
+import { DEFAULT_HUB, hubSettings } from '../hub-settings.ts'
 import { createBlobStore } from '../model/blob-store.ts'
 import { EMBEDDED_NAME } from '../model/embedded.ts'
+import { downloadModel } from '../model/hub/download.ts'
+import type { Download } from '../model/hub/download.ts'
+import { isHubReference, parseHubReference } from '../model/hub/reference.ts'
 import { BLOCKS } from '../model/layout.ts'
 import type { QuantKind } from '../model/manifest.ts'
 import { expertLayers } from '../model/model-config.ts'
-import { DEFAULTS, packCheckpoint } from '../model/pack.ts'
-import type { PackProgress } from '../model/pack.ts'
+import { DEFAULTS, modelName, packCheckpoint } from '../model/pack.ts'
 import type { ModelPackage } from '../model/package.ts'
+import { ProgressLine, size } from './progress-line.ts'
+import type { Progress } from './progress-line.ts'
 
 const QUANT_KINDS: readonly QuantKind[] = ['f32', 'f16', 'q8', 'q4']
 /** Blobs of a data directory. */
 const BLOBS_FOLDER = 'blobs'
-const REDRAW_MS = 100
+/** Checkpoints on their way from a hub. */
+const DOWNLOADS_FOLDER = 'downloads'
 
 interface PackFlags {
   readonly quant: QuantKind
   readonly block: string
   readonly name?: string
   readonly data: string
+  readonly hub?: string
+  readonly keep?: boolean
 }
 
-/** `skein pack <checkpoint>`: a Hugging Face checkpoint or a GGUF file becomes a model of the data directory. */
+/** `skein pack <checkpoint>`: a checkpoint, local or on a hub, becomes a model of the data directory. */
 export function packCommand(defaultDataDir: string): Command {
   return new Command('pack')
     .description('pack a Hugging Face checkpoint (config.json, *.safetensors, tokenizer.json) or a GGUF file into a model of this node')
-    .argument('<checkpoint>', 'folder of the checkpoint, or path of the GGUF file')
+    .argument(
+      '<checkpoint>',
+      'folder of the checkpoint, path of the GGUF file, or hf:org/name[@revision][:file.gguf] to fetch it from a hub',
+    )
     .addOption(new Option('--quant <kind>', 'how weights are stored').choices(QUANT_KINDS).default('q4'))
     .addOption(
       new Option('--block <weights>', 'weights per scale of q4 and q8')
         .choices(BLOCKS.toReversed().map(String))
         .default(String(DEFAULTS.block)),
     )
-    .option('--name <name>', "the model's friendly name (default: the folder's name and the kind, as in olmoe-q4)")
+    .option('--name <name>', "the model's friendly name (default: the checkpoint's name and the kind, as in olmoe-q4)")
     .option('--data <dir>', 'data directory', defaultDataDir)
+    .option('--hub <url>', `address of the hub (default: HF_ENDPOINT, or ${DEFAULT_HUB}); a token is taken from HF_TOKEN`)
+    .option('--keep', 'keep the downloaded checkpoint after packing')
     .action(pack)
 }
 
-async function pack(dir: string, flags: PackFlags): Promise<void> {
+async function pack(source: string, flags: PackFlags): Promise<void> {
   if (flags.name === EMBEDDED_NAME) {
     throw new ConfigError(`--name ${EMBEDDED_NAME} is reserved for the embedded model: choose another name`)
   }
-  const store = createBlobStore({ dir: join(flags.data, BLOBS_FOLDER) })
   const interrupt = new AbortController()
-  const onInterrupt = (): void => interrupt.abort(new ModelError('packing was interrupted; no model was added'))
+  const onInterrupt = (): void => interrupt.abort(new ModelError('interrupted; no model was added: run the same command again to go on'))
   process.once('SIGINT', onInterrupt)
-  const progress = process.stderr.isTTY ? progressLine() : undefined
-  const startedAt = performance.now()
-  let model: ModelPackage
   try {
-    model = await packCheckpoint({
-      dir,
-      store,
-      quant: flags.quant,
-      block: Number(flags.block),
-      signal: interrupt.signal,
-      ...(flags.name === undefined ? {} : { name: flags.name }),
-      ...(progress === undefined ? {} : { onProgress: (state) => progress.draw(state) }),
-    })
+    if (isHubReference(source)) await packFromHub(source, flags, interrupt.signal)
+    else await packLocal(source, flags, interrupt.signal)
   } finally {
-    progress?.clear()
     process.off('SIGINT', onInterrupt)
   }
+}
+
+async function packFromHub(source: string, flags: PackFlags, signal: AbortSignal): Promise<void> {
+  const reference = parseHubReference(source)
+  const hub = hubSettings(flags.hub, process.env)
+  const name = flags.name ?? modelName(reference.file ?? reference.repo, flags.quant)
+  const download = await withProgress('downloading', (onProgress) =>
+    downloadModel({ reference, hub, dir: join(flags.data, DOWNLOADS_FOLDER), onProgress, signal }),
+  )
+  await packLocal(download.checkpoint, { ...flags, name }, signal)
+  await keepOrRemove(download, flags)
+}
+
+async function keepOrRemove({ dir }: Download, { keep }: PackFlags): Promise<void> {
+  if (keep === true) process.stdout.write(`  kept     ${dir}\n`)
+  else await rm(dir, { recursive: true, force: true })
+}
+
+async function packLocal(dir: string, { name, quant, block, data }: PackFlags, signal: AbortSignal): Promise<void> {
+  const store = createBlobStore({ dir: join(data, BLOBS_FOLDER) })
+  const startedAt = performance.now()
+  const model = await withProgress('packing', (onProgress) =>
+    packCheckpoint({ dir, store, quant, block: Number(block), signal, onProgress, ...(name === undefined ? {} : { name }) }),
+  )
   process.stdout.write(summary(model, store.dir, (performance.now() - startedAt) / 1000))
 }
 
-/** One line on the terminal, redrawn in place: share, rate and time left. */
-function progressLine(): { draw(progress: PackProgress): void; clear(): void } {
-  const startedAt = performance.now()
-  let drawnAt = 0
-  return {
-    draw: ({ bytes, totalBytes }) => {
-      const now = performance.now()
-      if (now - drawnAt < REDRAW_MS) return
-      drawnAt = now
-      const rate = bytes / ((now - startedAt) / 1000)
-      const left = Math.ceil((totalBytes - bytes) / rate)
-      const share = Math.floor((100 * bytes) / totalBytes)
-      process.stderr.write(`\r\u001B[K${share} % of ${megabytes(totalBytes)}, ${megabytes(rate)}/s, ${left} s left`)
-    },
-    clear: () => {
-      process.stderr.write('\r\u001B[K')
-    },
+async function withProgress<T>(what: string, run: (onProgress: (progress: Progress) => void) => Promise<T>): Promise<T> {
+  const line = new ProgressLine(what, process.stderr)
+  try {
+    return await run((progress) => line.draw(progress))
+  } finally {
+    line.clear()
   }
 }
 
 function summary({ id, manifest }: ModelPackage, storeDir: string, seconds: number): string {
   const { config, quant, blobs } = manifest
-  const dense = config.dense === null ? '' : `; ${config.dense.layers.length} dense`
   const shards = blobs.filter((blob) => blob.role === 'experts')
-  const size = (entries: readonly { readonly bytes: number }[]): string => megabytes(entries.reduce((sum, { bytes }) => sum + bytes, 0))
+  const sizeOf = (entries: readonly { readonly bytes: number }[]): string => size(entries.reduce((sum, { bytes }) => sum + bytes, 0))
   const trunk = blobs.filter((blob) => blob.role === 'embedding' || blob.role === 'layer' || blob.role === 'head')
+  const dense = config.dense === null ? '' : `; ${config.dense.layers.length} dense`
   return [
     `packed ${manifest.name} in ${seconds.toFixed(1)} s into ${storeDir}`,
     `  id       ${id}`,
     `  model    ${config.architecture}, ${expertLayers(config).length} layers of ${config.experts} experts, ${config.expertsPerToken} per token${dense}`,
-    `  weights  ${quant.kind}${quant.block > 0 ? ` in blocks of ${quant.block}` : ''}, ${size(blobs)} in all`,
-    `  trunk    ${size(trunk)} in ${trunk.length} blobs`,
-    `  experts  ${size(shards)} in ${shards.length} shards`,
+    `  weights  ${quant.kind}${quant.block > 0 ? ` in blocks of ${quant.block}` : ''}, ${sizeOf(blobs)} in all`,
+    `  trunk    ${sizeOf(trunk)} in ${trunk.length} blobs`,
+    `  experts  ${sizeOf(shards)} in ${shards.length} shards`,
     '',
   ].join('\n')
-}
-
-function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(1)} MB`
 }

@@ -49,7 +49,7 @@ export interface PackOptions {
  */
 export async function packCheckpoint(options: PackOptions): Promise<ModelPackage> {
   const quant = readQuant(options)
-  const name = options.name ?? defaultName(options.dir, quant.kind)
+  const name = options.name ?? modelName(options.dir, quant.kind)
   if (!MODEL_NAME.test(name)) {
     throw new ModelError(`${JSON.stringify(name)} can't be a model's name: use at most 64 lower case letters, digits, ".", "_" and "-"`)
   }
@@ -98,8 +98,9 @@ function readQuant(options: PackOptions): Quant {
   return { kind: options.quant, block }
 }
 
-function defaultName(dir: string, kind: QuantKind): string {
-  const slug = basename(resolve(dir))
+/** A model's friendly name by default, from the path of its checkpoint and the kind of quantisation. */
+export function modelName(path: string, kind: QuantKind): string {
+  const slug = basename(resolve(path))
     .toLowerCase()
     .replace(/\.gguf$/, '')
     .replaceAll(/[^a-z0-9._-]+/g, '-')

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
@@ -6,6 +7,7 @@ import { packCommand } from '../../../node/cli/pack.ts'
 import { createBlobStore } from '../../../node/model/blob-store.ts'
 import { listModels, openModel } from '../../../node/model/library.ts'
 import { EMBER_CHECKPOINT, goldenCheckpoint } from '../../helpers/checkpoint.ts'
+import { hubServer } from '../../helpers/hub-server.ts'
 import { temporaryDir } from '../../helpers/temporary-dir.ts'
 
 /** Runs the command with what it prints caught. */
@@ -48,4 +50,23 @@ test('refuses kinds, blocks and names that can not be, and passes on what is wro
   await refused([EMBER_CHECKPOINT, '--name', 'no/name'], { name: 'ModelError', message: /can't be a model's name/ })
   await refused([goldenCheckpoint('random-olmoe')], { name: 'ModelError', message: /has no tokenizer\.json/ })
   assert.deepEqual(await listModels(createBlobStore({ dir: join(data, 'blobs') })), [])
+})
+
+test('packs from a hub, and removes the download unless told to keep it', async (t) => {
+  const names = ['config.json', 'generation_config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'README.md']
+  const files: Record<string, Uint8Array> = {}
+  for (const name of names) files[name] = await readFile(join(EMBER_CHECKPOINT, name))
+  const { endpoint, requests } = await hubServer(t, { repo: 'Acme/Ember_Tales', files })
+  const data = await temporaryDir(t)
+  const store = createBlobStore({ dir: join(data, 'blobs') })
+  assert.match(await runPack(t, data, ['hf:Acme/Ember_Tales@main', '--hub', endpoint, '--quant', 'q4']), /^packed ember_tales-q4 in/)
+  const fromHub = await openModel(store, 'ember_tales-q4')
+  await runPack(t, data, [EMBER_CHECKPOINT, '--name', 'ember_tales-q4'])
+  assert.equal((await openModel(store, 'ember_tales-q4')).id, fromHub.id)
+  assert.ok(requests.every(({ path }) => !path.endsWith('README.md')))
+  assert.deepEqual(await readdir(join(data, 'downloads', 'Acme--Ember_Tales')), [])
+  assert.match(await runPack(t, data, ['hf:Acme/Ember_Tales', '--hub', endpoint, '--keep']), /kept +.*downloads.Acme--Ember_Tales/)
+  const before = requests.length
+  await runPack(t, data, ['hf:Acme/Ember_Tales', '--hub', endpoint, '--quant', 'q8'])
+  assert.equal(requests.length, before + 1, 'what was kept is not fetched again')
 })
