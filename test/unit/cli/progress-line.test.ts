@@ -18,7 +18,7 @@ function lineOf(isTTY: boolean): { line: ProgressLine; written: () => string; pa
 test('on a terminal one line is redrawn, and its rate leaves out what an earlier run has done', () => {
   const { line, written, pass } = lineOf(true)
   line.draw({ bytes: 1e9, totalBytes: 4e9 })
-  assert.match(written(), /^\r\u001B\[Kpacking █{6}░{18} 25 % of 4\.00 GB$/)
+  assert.equal(written(), `\r\u001B[Kpacking ${'█'.repeat(6)}${'░'.repeat(18)} 25 % of 4.00 GB`)
   pass(50)
   line.draw({ bytes: 1.1e9, totalBytes: 4e9 })
   assert.doesNotMatch(written(), /left/, 'not redrawn so soon')
