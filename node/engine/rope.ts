@@ -34,7 +34,10 @@ export class Rope {
     return { cos, sin }
   }
 
-  /** Of a sequence of `tokens`: only dynamic scaling depends on them, once there are more than the model was trained for. */
+  /**
+   * Of a sequence of `tokens`: only dynamic scaling depends on them, once there are more than the model was trained for.
+   * As in the reference, keys keep the rotation with which they were stored while the sequence grows.
+   */
   #frequenciesFor(tokens: number): Float64Array {
     const { scaling, theta, dim } = this.#config
     if (scaling.kind !== 'dynamic' || tokens <= scaling.context) return this.#frequencies

@@ -1,8 +1,8 @@
 import { z } from 'zod'
 
-import { ARCHITECTURES, cacheShape } from './model-config.ts'
+import { ARCHITECTURES } from './model-config.ts'
 import type { ModelConfig } from './model-config.ts'
-import { HEAD_MULTIPLE, MODEL_LIMITS } from './model-limits.ts'
+import { MODEL_LIMITS } from './model-limits.ts'
 
 const count = (max: number) => z.int().min(1).max(max)
 const index = (size: number) =>
@@ -98,8 +98,6 @@ export function configProblem(config: ModelConfig): string | undefined {
   if (heads.kind === 'grouped' && heads.heads % heads.kvHeads !== 0) {
     return `${heads.kvHeads} key-value heads do not divide ${heads.heads} heads`
   }
-  const { width } = cacheShape(config)
-  if (width % HEAD_MULTIPLE !== 0) return `a cached head of ${width} numbers, which is no multiple of ${HEAD_MULTIPLE}`
   if (heads.kind === 'grouped' && rope.dim > heads.headDim) return `${rope.dim} rotated numbers of a head of ${heads.headDim}`
   if (expertsPerToken > experts) return `${expertsPerToken} experts per token of only ${experts}`
   if (config.eosTokenIds.some((id) => id >= config.vocabSize)) return `an end token is outside the vocabulary of ${config.vocabSize}`

@@ -16,6 +16,3 @@ export const MODEL_LIMITS = Object.freeze({
   tokenizerFileBytes: 64 * 2 ** 20,
   manifestBytes: 32 * 2 ** 20,
 })
-
-/** The engine's attention works on this many numbers of a head at a time. */
-export const HEAD_MULTIPLE = 8

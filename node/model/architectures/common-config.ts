@@ -1,6 +1,6 @@
 import type { HfConfig } from '../hf-config.ts'
 import type { GroupedAttention, ModelConfig } from '../model-config.ts'
-import { HEAD_MULTIPLE, MODEL_LIMITS } from '../model-limits.ts'
+import { MODEL_LIMITS } from '../model-limits.ts'
 import { checkQuantisation } from './quantised-checkpoint.ts'
 
 /** The fields that are called alike everywhere, and what most architectures do without. Refuses what the engine does not run. */
@@ -35,7 +35,6 @@ export function readGroupedAttention(hf: HfConfig, init: Partial<GroupedAttentio
   if (heads % kvHeads !== 0) throw hf.unsupported('num_key_value_heads', `it does not divide the ${heads} attention heads`)
   const hiddenSize = hf.count('hidden_size', MODEL_LIMITS.hiddenSize)
   const headDim = hf.count('head_dim', MODEL_LIMITS.headDim, Math.floor(hiddenSize / heads))
-  if (headDim % HEAD_MULTIPLE !== 0) throw hf.unsupported('head_dim', `a head of ${headDim} numbers is no multiple of ${HEAD_MULTIPLE}`)
   return {
     kind: 'grouped',
     heads,

@@ -1,5 +1,5 @@
 import type { HfConfig } from '../hf-config.ts'
-import { HEAD_MULTIPLE, MODEL_LIMITS } from '../model-limits.ts'
+import { MODEL_LIMITS } from '../model-limits.ts'
 import type { LatentAttention, ModelConfig, RouterConfig } from '../model-config.ts'
 import { rowRange } from '../source-tensor.ts'
 import { SIZE_FIELDS } from './adapter.ts'
@@ -53,6 +53,7 @@ function readDeepseek(
   const read = readRope(hf, {
     theta: 10_000,
     size: hf.count('qk_rope_head_dim', MODEL_LIMITS.headDim),
+    sizeField: 'qk_rope_head_dim',
     interleaved: init.interleaved,
   })
   const experts = hf.count('n_routed_experts', MODEL_LIMITS.experts)
@@ -79,15 +80,11 @@ function readLatentAttention(hf: HfConfig, { rope, latentMagnitude }: ReadRope):
     throw hf.unsupported('num_key_value_heads', `latent attention has as many as heads, ${heads}`)
   }
   const plainDim = hf.count('qk_nope_head_dim', MODEL_LIMITS.headDim)
-  const latentRank = hf.count('kv_lora_rank', MODEL_LIMITS.hiddenSize)
-  if ((latentRank + rope.dim) % HEAD_MULTIPLE !== 0) {
-    throw hf.unsupported('kv_lora_rank', `with qk_rope_head_dim it must make a multiple of ${HEAD_MULTIPLE}`)
-  }
   return {
     kind: 'latent',
     heads,
     queryRank: hf.raw('q_lora_rank') === undefined ? null : hf.count('q_lora_rank', MODEL_LIMITS.hiddenSize),
-    latentRank,
+    latentRank: hf.count('kv_lora_rank', MODEL_LIMITS.hiddenSize),
     plainDim,
     valueDim: hf.count('v_head_dim', MODEL_LIMITS.headDim),
     scale: latentMagnitude ** 2 / Math.sqrt(plainDim + rope.dim),

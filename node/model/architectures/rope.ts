@@ -26,6 +26,8 @@ export interface RopeInit {
   readonly theta: number
   /** Size of what is rotated at most: a head. */
   readonly size: number
+  /** Field of config.json that says so; `head_dim` if not given. */
+  readonly sizeField?: string
   readonly interleaved?: boolean
   /** Share of `size` that is rotated where config.json says nothing; architectures without one always rotate all. */
   readonly partial?: number
@@ -110,12 +112,13 @@ function magnitude(factor: number, scale: number): number {
   return factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1
 }
 
-function readDim(hf: HfConfig, fields: HfConfig, { size, partial }: RopeInit): number {
+function readDim(hf: HfConfig, fields: HfConfig, { size, sizeField = 'head_dim', partial }: RopeInit): number {
   const share = fields.positive('partial_rotary_factor', hf.positive('partial_rotary_factor', partial ?? 1))
   if (partial === undefined && share !== 1) throw hf.unsupported('partial_rotary_factor', 'this architecture rotates whole heads')
   const dim = Math.trunc(size * share)
   if (dim < 2 || dim % 2 !== 0 || dim > size) {
-    throw hf.unsupported('partial_rotary_factor', `it would rotate ${dim} of a head's ${size} numbers; an even part is needed`)
+    const field = share === 1 ? sizeField : 'partial_rotary_factor'
+    throw hf.unsupported(field, `it would rotate ${dim} of a head's ${size} numbers; an even part is needed`)
   }
   return dim
 }

@@ -46,7 +46,10 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
       fields: { head_dim: 32 },
       message: /self_attn\.q_proj\.weight has shape \[64, 48\] .* \(num_attention_heads, head_dim, hidden_size\)/,
     },
-    { fields: { head_dim: 12 }, message: /head_dim 12 is not supported: a head of 12 numbers is no multiple of 8/ },
+    {
+      fields: { head_dim: 15 },
+      message: /head_dim 15 is not supported: it would rotate 15 of a head's 15 numbers; an even part is needed/,
+    },
     { fields: { routed_scaling_factor: 2 }, message: /routed_scaling_factor 2 is not supported: this architecture has no such option/ },
   ],
   'random-gptoss-mxfp4': [
@@ -66,7 +69,11 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
     { fields: { n_group: 3 }, message: /n_group 3 is not supported: it does not divide the 8 experts/ },
     { fields: { topk_group: 5 }, message: /topk_group is 5; expected a whole number from 1 to 4/ },
     { fields: { num_key_value_heads: 2 }, message: /num_key_value_heads 2 is not supported/ },
-    { fields: { kv_lora_rank: 22 }, message: /kv_lora_rank 22 is not supported: with qk_rope_head_dim it must make a multiple of 8/ },
+    { fields: { qk_rope_head_dim: 7 }, message: /qk_rope_head_dim 7 is not supported: it would rotate 7/ },
+    {
+      fields: { kv_lora_rank: 22 },
+      message: /kv_a_proj_with_mqa\.weight has shape \[32, 64\] .* \(kv_lora_rank, qk_rope_head_dim, hidden_size\) asks for \[30, 64\]/,
+    },
     {
       fields: { v_head_dim: 16 },
       message:
@@ -112,6 +119,12 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
     { fields: { n_routed_experts: 16 }, message: /mlp\.gate\.weight has shape \[8, 48\] .* \(n_routed_experts, hidden_size\)/ },
   ],
 }
+
+test('Qwen layers are dense by list and by step', async (t) => {
+  const dir = await changedCheckpoint(t, goldenCheckpoint('random-qwen2moe'), { decoder_sparse_step: 2, mlp_only_layers: [] })
+  const { config } = await openCheckpoint(dir)
+  assert.deepEqual(config.dense, { size: 96, layers: [0, 2] })
+})
 
 for (const [name, cases] of Object.entries(REFUSED)) {
   for (const { fields, message } of cases) {

@@ -36,7 +36,7 @@ const BAD: Record<string, { change: (manifest: Json) => void; message: RegExp }>
   'a huge vocabulary': { change: (m) => (m['config'].vocabSize = 2 ** 40), message: /malformed at config.vocabSize/ },
   'a size that is no whole number': { change: (m) => (m['config'].hiddenSize = 64.5), message: /malformed at config.hiddenSize/ },
   'an infinite number': { change: (m) => (m['config'].rope.theta = Number.POSITIVE_INFINITY), message: /malformed at config.rope.theta/ },
-  'an odd head': { change: (m) => (m['config'].attention.headDim = 15), message: /a cached head of 15 numbers/ },
+  'an odd head': { change: (m) => (m['config'].attention.headDim = 15), message: /16 rotated numbers of a head of 15/ },
   'a rotation beyond the head': { change: (m) => (m['config'].rope.dim = 18), message: /18 rotated numbers of a head of 16/ },
   'an unknown scaling of positions': {
     change: (m) => (m['config'].rope.scaling = { kind: 'longrope' }),
