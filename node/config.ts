@@ -21,6 +21,8 @@ export interface Config {
   readonly storeDir: string
   readonly name: string | null
   readonly swarm: string
+  /** Found the swarm as a private one if the node is in none of that name yet. */
+  readonly isPrivate: boolean
   readonly listen: readonly string[]
   readonly bootstrap: readonly string[]
   readonly announce: readonly string[]
@@ -116,6 +118,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     storeDir: resolve(textOf('store') ?? join(dataDir, 'blobs')),
     name,
     swarm,
+    isPrivate: switchOf(pick('private').value, pick('private').from) ?? false,
     listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], pick('listen').from, false),
     bootstrap: addresses(listOf('bootstrap') ?? [], pick('bootstrap').from, true),
     announce: addresses(listOf('announce') ?? [], pick('announce').from, false),

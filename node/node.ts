@@ -37,6 +37,8 @@ import { Relaying } from './net/relaying.ts'
 import { repeat } from './repeat.ts'
 import { CostModel } from './router/cost-model.ts'
 import { chooseShards } from './router/shard-choice.ts'
+import { inviteAddresses } from './swarm/invite-addresses.ts'
+import { openSwarmGate } from './swarm/swarm-gate.ts'
 import { openServedModels } from './served-model.ts'
 import { modelInfos, swarmStatus } from './swarm-status.ts'
 import type { SwarmStatus } from './api/services.ts'
@@ -53,6 +55,8 @@ export interface SkeinNode {
   readonly url: string
   readonly queries: QueryService
   status(): SwarmStatus
+  /** A text with which others join the swarm; see {@link SwarmGate}. */
+  invite(options: { expiresAt: number; uses: number }): Promise<string>
   /** Says goodbye to the swarm and undoes everything in reverse; idempotent, never throws. */
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -99,9 +103,18 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const privateKey = await loadIdentity(join(config.dataDir, 'identity.key'))
     const datastore = await openMeshDatastore(join(config.dataDir, 'libp2p'))
     undo.push({ name: 'datastore', step: () => datastore.close() })
+    const swarmGate = await openSwarmGate({
+      dataDir: config.dataDir,
+      swarm: config.swarm,
+      isPrivate: config.isPrivate,
+      privateKey,
+      log: info,
+    })
+    const { gate } = swarmGate
     const mesh = await createMesh({
       privateKey,
-      swarm: config.swarm,
+      gate,
+      onRefused: (peer, reason) => info('peer.refused', { peer, reason }),
       version: VERSION,
       listen: config.listen,
       announce: config.announce,
@@ -125,7 +138,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
 
     const ledger = createLedger(
       { privateKey },
-      { swarm: config.swarm, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
+      { swarm: gate.swarm.id, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
     )
     const records = new ProviderRecords({ routing: mesh.contentRouting, log: debug })
     const sources = new BlobSources({ self, view: () => ledger.view(), records })
@@ -221,7 +234,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       undo.push({ name: 'punch keeper', step: () => punchKeeper.stop() })
     }
     await startMesh(mesh, config.listen)
-    const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: config.swarm })
+    const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: gate.swarm.id })
     await relaying.start()
     undo.push({ name: 'relaying', step: () => relaying.stop() })
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
@@ -278,6 +291,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       },
       { host: config.api.host, port: config.api.port, apiKey: config.api.key, log: info },
     )
+    const invite = (options: { expiresAt: number; uses: number }): Promise<string> =>
+      swarmGate.invite({ ...options, addresses: inviteAddresses(mesh.getMultiaddrs()) })
     const { url } = await api.start()
     undo.push({ name: 'api', step: () => api.stop() })
     const apiFile = join(config.dataDir, API_FILE)
@@ -290,6 +305,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       url,
       queries: driver,
       status,
+      invite,
       stop: stopOnce,
       [Symbol.asyncDispose]: stopOnce,
     }

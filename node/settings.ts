@@ -13,6 +13,7 @@ export const SETTINGS = Object.freeze([
   { key: 'store', flag: '--store <dir>', kind: 'text', help: 'blob store, may be shared by several nodes (default: <data>/blobs)' },
   { key: 'name', flag: '--name <name>', kind: 'text', help: 'name that other peers see (default: none)' },
   { key: 'swarm', flag: '--swarm <name>', kind: 'text', help: 'swarm to join (default: public)' },
+  { key: 'private', flag: '--private', kind: 'switch', help: 'found a private swarm of that name, which others enter with an invite only' },
   { key: 'listen', flag: '--listen <multiaddr...>', kind: 'list', help: 'addresses to listen on (default: /ip4/0.0.0.0/tcp/4115)' },
   { key: 'bootstrap', flag: '--bootstrap <multiaddr...>', kind: 'list', help: 'peers to join the swarm through' },
   {

@@ -40,6 +40,7 @@ export function swarmStatus(components: SwarmStatusComponents): SwarmStatus {
     uptimeSeconds: Math.floor((performance.now() - startedAt) / 1000),
     ready: infos.every((info) => info.coverage.complete),
     models: infos,
+    refused: [...mesh.services.membership.refusals()].map(([peer, reason]) => ({ peer, reason })),
     relay: components.relaying.status(),
     peers: peerStatuses(components),
     holdings: hosting.models.map(({ id, manifest }) => ({

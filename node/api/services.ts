@@ -59,6 +59,8 @@ export interface SwarmStatus {
   /** True once every expert of every model of this node has a live host. */
   readonly ready: boolean
   readonly models: readonly ModelInfo[]
+  /** Peers that did not belong to the swarm, or did not take this node for one of it. */
+  readonly refused: readonly { readonly peer: string; readonly reason: string }[]
   readonly relay: RelayUse
   readonly peers: readonly PeerStatus[]
   /** Experts hosted here, per model. */

@@ -11,10 +11,14 @@ import type { KadDHT } from '@libp2p/kad-dht'
 import { mdns } from '@libp2p/mdns'
 import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
+import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
+import type { Gatekeeper } from '../swarm/gatekeeper.ts'
 import { directTls } from './direct-tls.ts'
+import { membership } from './membership.ts'
+import type { Membership } from './membership.ts'
 import type { MeshDatastore } from './mesh-datastore.ts'
 import { transportParts } from './punch/transport-parts.ts'
 import type { TransportParts } from './punch/transport-parts.ts'
@@ -32,6 +36,7 @@ export type MeshServices = {
   dht: KadDHT
   pubsub: GossipSub
   autoNAT: unknown
+  membership: Membership
   reachability: Reachability
   relay: RelayServer
   relayDesk: RelayDesk
@@ -42,7 +47,7 @@ export type Mesh = Libp2p<MeshServices>
 
 export interface MeshInit {
   readonly privateKey: Ed25519PrivateKey
-  readonly swarm: string
+  readonly gate: Gatekeeper
   readonly version: string
   readonly listen: readonly string[]
   /** Public addresses at which a router or proxy, as its operator says, passes connections on to this node. */
@@ -51,6 +56,8 @@ export interface MeshInit {
   readonly mdns: boolean
   /** What this node's relay gives, while it is open. Default: {@link RELAY_DEFAULTS}. */
   readonly relayQuota?: RelayQuota
+  /** Hears of peers that can't prove that they belong to the swarm. */
+  readonly onRefused?: (peer: string, reason: string) => void
   /** Of the peer store and the DHT's records; open, and to be closed after the mesh has stopped. */
   readonly datastore: MeshDatastore
 }
@@ -73,6 +80,7 @@ const RELAY_LISTENERS: readonly string[] = Array.from({ length: WANTED_RELAYS },
 
 /** The libp2p node of one swarm: TCP, TLS preferred over noise (1.2-1.6x less CPU), yamux, a DHT of the swarm's own, gossipsub. Not started. */
 export async function createMesh(init: MeshInit): Promise<Mesh> {
+  const { swarm } = init.gate
   return await createLibp2p<MeshServices>({
     start: false,
     privateKey: init.privateKey,
@@ -80,6 +88,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     nodeInfo: { name: 'skein', version: init.version, userAgent: `skein/${init.version}` },
     addresses: { listen: [...init.listen, ...RELAY_LISTENERS], appendAnnounce: [...(init.announce ?? [])] },
     transports: [tcp(), askedRelays()],
+    ...(swarm.transportKey === null ? {} : { connectionProtector: preSharedKey({ psk: pskFile(swarm.transportKey) }) }),
     connectionEncrypters: [directTls(), noise()],
     streamMuxers: [
       quietYamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS, maxStreamWindowSize: MAX_STREAM_WINDOW_BYTES } }),
@@ -89,14 +98,14 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     connectionMonitor: { enabled: false },
     peerDiscovery: [
       ...(init.bootstrap.length > 0 ? [bootstrap({ list: [...init.bootstrap], timeout: BOOTSTRAP_DELAY_MS })] : []),
-      ...(init.mdns ? [mdns({ serviceTag: `_skein-${init.swarm}._udp.local` })] : []),
+      ...(init.mdns ? [mdns({ serviceTag: `_skein-${swarm.id}._udp.local` })] : []),
     ],
     services: {
       identify: identify(),
       identifyPush: identifyPush(),
       ping: ping(),
       dht: kadDHT({
-        protocol: `/skein/${init.swarm}/kad/1.0.0`,
+        protocol: `/skein/${swarm.id}/kad/1.0.0`,
         // Private addresses are kept: a swarm may live in one house.
         peerInfoMapper: passthroughMapper,
         clientMode: false,
@@ -104,6 +113,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
         initialQuerySelfInterval: 500,
         reprovide: { validity: PROVIDER_VALIDITY_MS, threshold: PROVIDER_VALIDITY_MS / 2, interval: REPROVIDE_INTERVAL_MS },
       }),
+      membership: membership({ gate: init.gate, ...(init.onRefused === undefined ? {} : { onRefused: init.onRefused }) }),
       autoNAT: autoNATv2(),
       reachability: reachability(),
       relay: relayServer(init.relayQuota),
@@ -117,6 +127,11 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       parts: transportParts(),
     },
   })
+}
+
+/** The key in the format of pnet's key files. */
+function pskFile(key: Uint8Array): Uint8Array {
+  return Buffer.from(`/key/swarm/psk/1.0.0/\n/base16/\n${Buffer.from(key).toString('hex')}`)
 }
 
 /** Starts the node. Throws `ConfigError` naming the address when none can be listened on. */

@@ -1,5 +1,7 @@
 import { join } from 'node:path'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { openGate } from '../../node/swarm/gatekeeper.ts'
+import { openSwarm } from '../../node/swarm/swarm.ts'
 import { createMesh, startMesh } from '../../node/net/mesh.ts'
 import type { Mesh } from '../../node/net/mesh.ts'
 import { openMeshDatastore } from '../../node/net/mesh-datastore.ts'
@@ -17,7 +19,7 @@ export async function startMeshPeer(dir: string, name: string): Promise<MeshPeer
   const datastore = await openMeshDatastore(join(dir, name))
   const mesh = await createMesh({
     privateKey: await generateKeyPair('Ed25519'),
-    swarm: 'bench-calls',
+    gate: openGate(openSwarm('bench-calls')),
     version: VERSION,
     listen: LISTEN,
     bootstrap: [],

@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Ed25519PrivateKey } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
+import { openGate } from '../../node/swarm/gatekeeper.ts'
+import { openSwarm } from '../../node/swarm/swarm.ts'
 import { createMesh, startMesh } from '../../node/net/mesh.ts'
 import type { Mesh } from '../../node/net/mesh.ts'
 import { openMeshDatastore } from '../../node/net/mesh-datastore.ts'
@@ -26,7 +28,7 @@ export async function startBarePeer(t: Teardown, init: { swarm: string; connectT
   const datastore = await openMeshDatastore(join(dir, 'libp2p'))
   const mesh = await createMesh({
     privateKey,
-    swarm: init.swarm,
+    gate: openGate(openSwarm(init.swarm)),
     version: 'test',
     listen,
     bootstrap: [],

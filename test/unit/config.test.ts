@@ -32,6 +32,7 @@ test('with nothing said, a node serves the embedded model to its own machine', a
     storeDir: join(data, 'blobs'),
     name: null,
     swarm: 'public',
+    isPrivate: false,
     listen: ['/ip4/0.0.0.0/tcp/4115'],
     announce: [],
     bootstrap: [],
@@ -65,6 +66,7 @@ const GOOD: Record<
   store: { flag: '/a', env: '/b', file: '/c', read: (config) => config.storeDir },
   name: { flag: 'a', env: 'Ünï cöde', file: 'c.3_-', read: (config) => config.name },
   swarm: { flag: 'a', env: 'b-2', file: 'c', read: (config) => config.swarm },
+  private: { flag: true, env: 'false', file: true, read: (config) => config.isPrivate },
   listen: {
     flag: ['/ip4/1.2.3.4/tcp/1'],
     env: '/ip4/1.2.3.4/tcp/2, /ip6/::/tcp/2',

@@ -101,6 +101,7 @@ const SWARM: SwarmStatus = {
   uptimeSeconds: 5,
   ready: true,
   models: [MODEL_INFO],
+  refused: [],
   relay: { reach: 'private', using: [], serving: { isOpen: false, reservations: 0, circuits: 0, bytes: 0 } },
   peers: [
     {

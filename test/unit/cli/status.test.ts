@@ -34,6 +34,7 @@ const STATUS: SwarmStatus = {
       coverage: { experts: 64, covered: 64, minReplicas: 2, complete: true, missing: [], missingBytes: 0 },
     },
   ],
+  refused: [],
   relay: { reach: 'private', using: [], serving: { isOpen: false, reservations: 0, circuits: 0, bytes: 0 } },
   peers: [
     {
