@@ -5,6 +5,7 @@ import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { LIMITS } from '../crdt/schema.ts'
 import type { Combine, WireType } from './driver/query.ts'
+import type { KvInit } from './engine/engine.ts'
 import { ConfigError } from './errors.ts'
 import type { LogLevel } from './log.ts'
 import { RELAY_DEFAULTS } from './net/relay-server.ts'
@@ -34,6 +35,8 @@ export interface Config {
   readonly host: HostChoice
   /** What `--host auto` may take. */
   readonly budget: { readonly ramBytes: number; readonly diskBytes: number }
+  /** Keys and values of queries. */
+  readonly kv: KvInit
   readonly threads: number
   readonly api: { readonly host: string; readonly port: number; readonly key: string | null }
   readonly wire: WireType
@@ -130,6 +133,10 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     budget: Object.freeze({
       ramBytes: size(textOf('ram'), pick('ram').from) ?? Math.floor(totalmem() / 4),
       diskBytes: size(textOf('disk'), pick('disk').from) ?? DEFAULT_DISK_BYTES,
+    }),
+    kv: Object.freeze({
+      type: choiceOf('kv', ['f32', 'q8'], 'f32'),
+      limitBytes: size(textOf('kvMemory'), pick('kvMemory').from) ?? Math.floor(totalmem() / 4),
     }),
     threads: integerOf('threads', 1, MAX_THREADS) ?? availableParallelism(),
     api: Object.freeze({ host: apiHost, port: integerOf('apiPort', 0, 65_535) ?? 4114, key: apiKey }),

@@ -126,7 +126,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     undo.push({ name: 'mesh', step: () => mesh.stop() })
     const self = mesh.peerId.toString()
 
-    const engine = createEngine({ threads: config.threads })
+    const engine = createEngine({ threads: config.threads, kv: config.kv })
     undo.push({ name: 'engine', step: () => engine.close() })
     const store = createBlobStore({ dir: config.storeDir })
     const models = await openServedModels(config.models, engine, store, {

@@ -52,6 +52,13 @@ export const SETTINGS = Object.freeze([
   },
   { key: 'ram', flag: '--ram <size>', kind: 'text', help: 'memory for experts with --host auto, such as 4GB (default: a quarter)' },
   { key: 'disk', flag: '--disk <size>', kind: 'text', help: 'disk for blobs with --host auto (default: 20GB)' },
+  { key: 'kv', flag: '--kv <type>', kind: 'text', help: 'keys and values of queries: f32 | q8, a quarter of the memory (default: f32)' },
+  {
+    key: 'kvMemory',
+    flag: '--kv-memory <size>',
+    kind: 'text',
+    help: 'memory for keys and values of all queries together (default: a quarter)',
+  },
   { key: 'threads', flag: '--threads <n>', kind: 'text', help: 'worker threads of the engine (default: one per core)' },
   { key: 'apiHost', flag: '--api-host <address>', kind: 'text', help: 'address of the HTTP API (default: 127.0.0.1)' },
   { key: 'apiPort', flag: '--api-port <port>', kind: 'text', help: 'port of the HTTP API, 0 for any (default: 4114)' },

@@ -15,7 +15,7 @@ import type { ExpertGroup, ExpertRun, LayerWork } from './expert-group.ts'
 import { afterBusy, busyMs, exclude, NOBODY, whyNobody } from './excluded.ts'
 import type { Excluded } from './excluded.ts'
 import type { Candidate, Holders } from './holders.ts'
-import type { Tally } from './tally.ts'
+import type { CallTally } from './tally.ts'
 
 export interface DispatcherComponents {
   readonly links: ExpertLinks
@@ -41,7 +41,7 @@ export interface DispatchContext {
   readonly priority: PriorityLevel
   /** Decides which plans explore; differs from pass to pass. */
   readonly exploreSeed: number
-  readonly tally: Tally
+  readonly tally: CallTally
   /** Of the query: cancelling it ends the dispatch with its reason. */
   readonly scope: CancelScope
 }
@@ -204,7 +204,7 @@ export class Dispatcher {
         if (pardoned === null) throw new NoRouteError(work.layer, run!.expert, why)
         others = pardoned
       }
-      context.tally.retried++
+      context.tally.retry()
       const rescue = { ...context, scope }
       const second = this.#runRuns(rescue, work, assigned.group.runs, others)
       if (first.kind === 'failed') return await second
@@ -249,9 +249,14 @@ export class Dispatcher {
       const result = await started.answer
       const latencyUs = (performance.now() - startedAt) * 1000
       costs.succeeded(peer, { latencyUs, queueUs: result.queueUs, computeUs: result.computeUs, picks: group.pickRow.length })
-      context.tally.served(peer, false, work.layer, group.rowOf.length)
-      context.tally.sentBytes += callFrameBytes(call)
-      context.tally.receivedBytes += replyFrameBytes(result.rowType, result.rows, result.width)
+      context.tally.served({
+        peer,
+        local: false,
+        layer: work.layer,
+        rowOf: group.rowOf,
+        sentBytes: callFrameBytes(call),
+        receivedBytes: replyFrameBytes(result.rowType, result.rows, result.width),
+      })
       return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {
       if (scope.isCancelled || !isPeerFailure(error)) throw error
@@ -280,7 +285,7 @@ export class Dispatcher {
     })
     const latencyUs = (performance.now() - startedAt) * 1000
     costs.succeeded(assigned.peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length })
-    context.tally.served(assigned.peer, true, work.layer, group.rowOf.length)
+    context.tally.served({ peer: assigned.peer, local: true, layer: work.layer, rowOf: group.rowOf, sentBytes: 0, receivedBytes: 0 })
     return { group, combined: false, data: outputs, remoteUs: 0 }
   }
 }

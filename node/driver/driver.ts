@@ -1,9 +1,12 @@
 import { randomInt } from 'node:crypto'
 import { BusyError, ModelMissingError } from '../errors.ts'
+import { Batcher } from './batcher.ts'
 import type { Completeness } from './completeness.ts'
 import { generate } from './generation.ts'
-import type { DrivenModel, GenerationComponents } from './generation.ts'
+import type { DrivenModel } from './generation.ts'
+import type { LayerLoopComponents } from './layer-loop.ts'
 import type { Combine, QueryEvent, QueryRequest, QueryService, Sampling, WireType } from './query.ts'
+import { PrefixStore } from './prefix-store.ts'
 import { Tally } from './tally.ts'
 
 export interface DriverInit {
@@ -12,7 +15,7 @@ export interface DriverInit {
   readonly combine: Combine
 }
 
-export interface DriverComponents extends GenerationComponents {
+export interface DriverComponents extends LayerLoopComponents {
   /** Refuses queries to models that can't answer. */
   readonly completeness: Pick<Completeness, 'check'>
 }
@@ -21,6 +24,9 @@ export interface DriverComponents extends GenerationComponents {
 const MAX_ACTIVE = 16
 /** Queries that may wait for a place. */
 const MAX_WAITING = 64
+
+/** Share of the key-value memory that past queries may keep for those that begin alike. */
+const KEPT_SHARE = 0.5
 
 /** OpenAI's defaults, where neither request nor model says otherwise. */
 const SAMPLING_DEFAULTS: Omit<Sampling, 'seed'> = Object.freeze({
@@ -35,7 +41,8 @@ const SAMPLING_DEFAULTS: Omit<Sampling, 'seed'> = Object.freeze({
 
 /** Answers queries on the models whose trunks are open here. */
 export class Driver implements QueryService {
-  readonly #components: DriverComponents
+  readonly #completeness: DriverComponents['completeness']
+  readonly #batchers: ReadonlyMap<DrivenModel, Batcher>
   readonly #init: DriverInit
   readonly #models: readonly DrivenModel[]
   readonly #stopping = new AbortController()
@@ -43,7 +50,10 @@ export class Driver implements QueryService {
   #active = 0
 
   constructor(components: DriverComponents, models: readonly DrivenModel[], init: DriverInit) {
-    this.#components = components
+    this.#completeness = components.completeness
+    // The models' trunks share one memory.
+    const prefixes = new PrefixStore({ maxBytes: KEPT_SHARE * (models[0]?.trunk.kv.limitBytes ?? 0) })
+    this.#batchers = new Map(models.map((model) => [model, new Batcher(components, model, prefixes)]))
     this.#models = models
     this.#init = init
   }
@@ -61,7 +71,7 @@ export class Driver implements QueryService {
     }
     const signal = request.signal === undefined ? this.#stopping.signal : AbortSignal.any([request.signal, this.#stopping.signal])
     signal.throwIfAborted()
-    await this.#components.completeness.check(model)
+    await this.#completeness.check(model)
     await this.#enter(signal)
     try {
       const sampling = samplingOf(request, model)
@@ -70,7 +80,7 @@ export class Driver implements QueryService {
         combine: request.combine ?? this.#init.combine,
         seed: sampling.seed,
       })
-      yield* generate(this.#components, model, { request, sampling, tally, signal })
+      yield* generate(this.#batchers.get(model)!, model, { request, sampling, tally, signal })
     } finally {
       this.#leave()
     }

@@ -58,6 +58,8 @@ export interface QueryReport {
   readonly seed: number
   /** Walks through all layers. */
   readonly passes: number
+  /** Prompt tokens that an earlier query with the same beginning had computed. */
+  readonly cachedTokens: number
   readonly calls: { readonly local: number; readonly remote: number; readonly retried: number }
   readonly bytes: { readonly sent: number; readonly received: number }
   readonly timeMs: { readonly prompt: number; readonly decode: number }

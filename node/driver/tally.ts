@@ -1,16 +1,40 @@
 import type { Combine, HostShare, QueryReport, WireType } from './query.ts'
 
+/** A call that was answered. */
+export interface ServedCall {
+  readonly peer: string
+  readonly local: boolean
+  readonly layer: number
+  /** Rows of the pass that it carried. */
+  readonly rowOf: Uint16Array
+  readonly sentBytes: number
+  readonly receivedBytes: number
+}
+
+/** What hears of the calls of a pass, and how they are to be made. */
+export interface CallTally {
+  readonly wire: WireType
+  readonly combine: Combine
+  served(call: ServedCall): void
+  /** Rows went to another replica. */
+  retry(): void
+  /** A layer of a decode pass was combined: what its dispatch took beyond the compute of its slowest host, in microseconds. */
+  layerDone(meshUs: number): void
+}
+
 /** Counts what one query caused; the source of its report. */
-export class Tally {
+export class Tally implements CallTally {
   readonly wire: WireType
   readonly combine: Combine
   readonly seed: number
   passes = 0
   promptMs = 0
   decodeMs = 0
-  retried = 0
-  sentBytes = 0
-  receivedBytes = 0
+  /** Prompt tokens whose keys and values were there already. */
+  cachedTokens = 0
+  #retried = 0
+  #sentBytes = 0
+  #receivedBytes = 0
   readonly #meshUs: number[] = []
   readonly #hosts = new Map<string, { local: boolean; calls: number; rows: number; layers: Set<number> }>()
 
@@ -20,16 +44,25 @@ export class Tally {
     this.seed = init.seed
   }
 
-  /** A call that was answered. */
-  served(peer: string, local: boolean, layer: number, rows: number): void {
+  served(call: ServedCall): void {
+    this.add(call, call.rowOf.length, 1)
+  }
+
+  /** `rows` of a call's rows were this query's, and `share` of its bytes. */
+  add({ peer, local, layer, sentBytes, receivedBytes }: ServedCall, rows: number, share: number): void {
     let host = this.#hosts.get(peer)
     if (host === undefined) this.#hosts.set(peer, (host = { local, calls: 0, rows: 0, layers: new Set() }))
     host.calls++
     host.rows += rows
     host.layers.add(layer)
+    this.#sentBytes += sentBytes * share
+    this.#receivedBytes += receivedBytes * share
   }
 
-  /** A layer of a decode pass was combined: what its dispatch took beyond the compute of its slowest host, in microseconds. */
+  retry(): void {
+    this.#retried++
+  }
+
   layerDone(meshUs: number): void {
     this.#meshUs.push(meshUs)
   }
@@ -52,8 +85,9 @@ export class Tally {
       combine: this.combine,
       seed: this.seed,
       passes: this.passes,
-      calls: { local: calls(true), remote: calls(false), retried: this.retried },
-      bytes: { sent: this.sentBytes, received: this.receivedBytes },
+      cachedTokens: this.cachedTokens,
+      calls: { local: calls(true), remote: calls(false), retried: this.#retried },
+      bytes: { sent: Math.round(this.#sentBytes), received: Math.round(this.#receivedBytes) },
       timeMs: { prompt: Math.round(this.promptMs), decode: Math.round(this.decodeMs) },
       meshUs: quantiles(this.#meshUs),
       hosts,

@@ -17,6 +17,8 @@ export interface Segment {
 export interface KvCache {
   /** Tokens held. */
   readonly length: number
+  /** Takes memory for `tokens` in all, which it may lose again before it holds them if others need it. Throws `KvFullError`. */
+  reserve(tokens: number): void
   /** Forgets all tokens from `length` on. */
   truncate(length: number): void
   /**

@@ -63,7 +63,7 @@ export class OnnxKvCache implements KvCache {
     fork.#length = whole * BLOCK_TOKENS
     if (length > fork.#length) {
       try {
-        fork.#reserve(length)
+        fork.reserve(length)
       } catch (error) {
         fork.close()
         throw error
@@ -84,7 +84,7 @@ export class OnnxKvCache implements KvCache {
 
   /** Takes blocks for `tokens` more and returns those of all positions up to them. Throws `KvFullError`. */
   enterPass(tokens: number): Int32Array {
-    this.#reserve(this.#length + tokens)
+    this.reserve(this.#length + tokens)
     this.#inPass = true
     return Int32Array.from(this.#table.slice(0, Math.ceil((this.#length + tokens) / BLOCK_TOKENS)))
   }
@@ -103,10 +103,10 @@ export class OnnxKvCache implements KvCache {
     if (!this.#inPass) this.#drop(Math.ceil(this.#length / BLOCK_TOKENS))
   }
 
-  /** Makes every block from `length` to `tokens` its own. */
-  #reserve(tokens: number): void {
+  reserve(tokens: number): void {
     const { blocks, copyBlock, maxTokens } = this.context
     const needed = Math.ceil(tokens / BLOCK_TOKENS)
+    // Every block from `length` on must be its own.
     if (needed > this.#table.length) {
       const ahead = Math.ceil(Math.min(maxTokens, Math.max(this.#expected, 2 * this.#table.length * BLOCK_TOKENS)) / BLOCK_TOKENS)
       const taken = this.#take(needed - this.#table.length, ahead - this.#table.length)

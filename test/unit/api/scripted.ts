@@ -73,6 +73,7 @@ export const REPORT: QueryReport = {
   combine: 'host',
   seed: 7,
   passes: 8,
+  cachedTokens: 0,
   calls: { local: 1, remote: 15, retried: 0 },
   bytes: { sent: 1000, received: 900 },
   meshUs: null,

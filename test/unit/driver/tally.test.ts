@@ -9,6 +9,7 @@ test('a query that did nothing reports nothing', () => {
     combine: 'host',
     seed: 7,
     passes: 0,
+    cachedTokens: 0,
     calls: { local: 0, remote: 0, retried: 0 },
     bytes: { sent: 0, received: 0 },
     timeMs: { prompt: 0, decode: 0 },
@@ -19,12 +20,14 @@ test('a query that did nothing reports nothing', () => {
 
 test('calls, rows and layers add up per host; hosts come by peer id, layers ascending', () => {
   const tally = new Tally({ wire: 'f32', combine: 'driver', seed: 0 })
-  tally.served('z', false, 3, 2)
-  tally.served('me', true, 0, 5)
-  tally.served('z', false, 10, 1)
-  tally.served('z', false, 3, 1)
-  tally.served('b', false, 0, 1)
-  tally.retried = 1
+  const served = (peer: string, local: boolean, layer: number, rows: number): void =>
+    tally.served({ peer, local, layer, rowOf: new Uint16Array(rows), sentBytes: 0, receivedBytes: 0 })
+  served('z', false, 3, 2)
+  served('me', true, 0, 5)
+  served('z', false, 10, 1)
+  served('z', false, 3, 1)
+  served('b', false, 0, 1)
+  tally.retry()
   const { calls, hosts } = tally.report()
   assert.deepEqual(calls, { local: 1, remote: 4, retried: 1 })
   assert.deepEqual(hosts, [
