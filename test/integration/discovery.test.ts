@@ -1,76 +1,15 @@
 /** How nodes learn of each other: provider records in the DHT, holdings and counts in the ledger. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createLedger } from '../../crdt/index.ts'
-import { Completeness } from '../../node/driver/completeness.ts'
-import { Dispatcher } from '../../node/driver/dispatcher.ts'
-import { Driver } from '../../node/driver/driver.ts'
-import { Holders } from '../../node/driver/holders.ts'
-import { LinkKeeper } from '../../node/driver/link-keeper.ts'
-import { RoutingCounts } from '../../node/driver/routing-counts.ts'
-import { createEngine } from '../../node/engine/onnx-engine.ts'
-import { ExpertHost } from '../../node/host/expert-host.ts'
-import { ExpertLinks } from '../../node/net/expert-links.ts'
-import { ProviderRecords } from '../../node/net/provider-records.ts'
 import type { SkeinNode } from '../../node/node.ts'
-import { createBlobStore } from '../../node/model/blob-store.ts'
-import { CostModel } from '../../node/router/cost-model.ts'
-import { openServedModels } from '../../node/served-model.ts'
-import { startBarePeer } from '../helpers/bare-peer.ts'
+import { startNewcomer } from '../helpers/newcomer.ts'
 import { ask, createSwarm, shareOf, untilReady } from '../helpers/swarm.ts'
-import type { Teardown, TestSwarm } from '../helpers/swarm.ts'
 import { until } from '../helpers/until.ts'
 
 const PROMPT = { messages: [{ role: 'user', content: 'Tell me a fairy tale about a king.' }] }
 const FIELDS = Object.freeze({ wire: 'f32', combine: 'driver', maxTokens: 10, logprobs: 3 } as const)
 /** Statistics travel every 5 s. */
 const STATISTICS_TIMEOUT_MS = 20_000
-
-interface Newcomer {
-  readonly queries: Driver
-  readonly links: ExpertLinks
-  readonly records: ProviderRecords
-  /** Provider records found per expert asked for. */
-  readonly found: number[]
-}
-
-/** A driver that is connected to one node, and whose ledger knows nobody because it is not replicated. */
-async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: readonly string[]): Promise<Newcomer> {
-  const engine = createEngine({ threads: 1 })
-  t.after(() => engine.close())
-  const { mesh, peer: self, privateKey } = await startBarePeer(t, { swarm: swarm.name, connectTo })
-  const ledger = createLedger({ privateKey }, { swarm: swarm.name })
-  const models = await openServedModels(['ember'], engine, createBlobStore({ dir: swarm.storeDir }), {})
-  const links = new ExpertLinks({ dialer: mesh, onChange: () => {} })
-  t.after(() => links.stop())
-  const holders = new Holders({
-    self,
-    view: () => ledger.view(),
-    holdsLocally: () => false,
-    isLinked: (peer) => links.get(peer) !== undefined,
-  })
-  const costs = new CostModel()
-  const found: number[] = []
-  const log = (event: string, fields: Record<string, unknown>): void => {
-    if (event === 'dht.found') found.push(Number(fields['providers']))
-  }
-  const records = new ProviderRecords({ routing: mesh.contentRouting, log })
-  const keeper = new LinkKeeper({ links, holders, costs, records, announcers: () => [], log }, models)
-  const dispatcher = new Dispatcher({
-    links,
-    host: new ExpertHost({ concurrency: 1 }),
-    holders,
-    costs,
-    tieSeed: 0,
-    discover: (...args) => keeper.discover(...args),
-    isAnnounced: () => false,
-    servicePriorUs: () => null,
-  })
-  const completeness = new Completeness({ holders, announcers: () => [], discover: (...args) => keeper.discover(...args) })
-  const queries = new Driver({ dispatcher, counts: new RoutingCounts(), completeness }, models, { wire: 'f16', combine: 'host' })
-  t.after(() => queries.stop())
-  return { queries, links, records, found }
-}
 
 test('a newcomer whose ledger is empty finds its hosts in the DHT', { timeout: 60_000 }, async (t) => {
   const swarm = await createSwarm(t)

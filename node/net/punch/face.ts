@@ -21,6 +21,7 @@ const BUFFER_BYTES = 4 * 1024 * 1024
  */
 export class Face {
   readonly path: UdpPath
+  readonly port: number
   readonly #socket: Socket
   readonly #release: () => void
   /** Where QUIC listens on this machine, once known. */
@@ -29,6 +30,7 @@ export class Face {
 
   private constructor(path: UdpPath, socket: Socket, local: number | null, early: readonly Uint8Array[]) {
     this.path = path
+    this.port = socket.address().port
     this.#socket = socket
     this.#local = local
     socket.on('error', () => {})
@@ -62,10 +64,6 @@ export class Face {
     })
     socket.removeAllListeners('error')
     return new Face(path, socket, local, early)
-  }
-
-  get port(): number {
-    return this.#socket.address().port
   }
 
   get isClosed(): boolean {

@@ -198,14 +198,22 @@ export class Puncher {
       const connection = await this.#awaitConnection(peer, 'quic', signal)
       if (connection !== undefined) note(connection)
     } else {
-      const face = await Face.open(path, null)
+      const connection = await this.#dialQuic(path, peer, signal)
+      if (connection !== null) note(connection)
+    }
+    ended.abort()
+  }
+
+  /** A busy peer may miss the first handshake: it is tried anew until the attempt ends. */
+  async #dialQuic(path: UdpPath, peer: PeerId, signal: AbortSignal): Promise<Connection | null> {
+    do {
       try {
-        note(await this.#carrier.dial(face, peer, AbortSignal.timeout(QUIC_DIAL_MS)))
+        return await this.#carrier.dial(await Face.open(path, null), peer, AbortSignal.timeout(QUIC_DIAL_MS))
       } catch (error) {
         this.#init.log('punch.quic.failed', { peer: peer.toString(), reason: (error as Error).message })
       }
-    }
-    ended.abort()
+    } while (!signal.aborted && !path.socket.isClosed)
+    return null
   }
 
   /** The passive side of a path: QUIC packets that come over it go to the listener. */

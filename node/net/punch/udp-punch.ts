@@ -91,7 +91,9 @@ export async function punchUdp(init: UdpPunchInit): Promise<UdpPath | null> {
   const timer = setInterval(tick, CALL_INTERVAL_MS)
   const onAbort = (): void => resolve(null)
   signal.addEventListener('abort', onAbort, { once: true })
-  tick()
+  // It may have ended while the sockets were opened.
+  if (signal.aborted) onAbort()
+  else tick()
   const path = await found
   clearInterval(timer)
   const release = (): void => {

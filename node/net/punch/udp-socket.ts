@@ -26,6 +26,7 @@ export type ProbeListener = (kind: 'call' | 'echo', from: Endpoint, socket: UdpS
 /** A UDP socket that probes, binding requests and the QUIC packets of many peers share. */
 export class UdpSocket {
   readonly family: Family
+  readonly port: number
   readonly #socket: Socket
   readonly #reflections = new Map<string, (seen: Endpoint) => void>()
   readonly #probes = new Map<string, ProbeListener>()
@@ -36,6 +37,7 @@ export class UdpSocket {
 
   private constructor(family: Family, socket: Socket) {
     this.family = family
+    this.port = socket.address().port
     this.#socket = socket
     socket.on('message', (packet, from) => this.#onPacket(packet, from))
     // What can't be sent is lost, as any datagram may be.
@@ -50,10 +52,6 @@ export class UdpSocket {
       if (port === 0) throw error
       return new UdpSocket(family, await bind(family, 0))
     }
-  }
-
-  get port(): number {
-    return this.#socket.address().port
   }
 
   get isClosed(): boolean {
