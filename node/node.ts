@@ -20,6 +20,7 @@ import { ExpertHost } from './host/expert-host.ts'
 import { HoldingsService, MAX_MANIFEST_BYTES, shardsOf } from './host/holdings-service.ts'
 import { Hosting } from './host/hosting.ts'
 import type { HeldModel } from './host/hosting.ts'
+import { PlacementKeeper } from './host/placement-keeper.ts'
 import { LedgerPublisher } from './ledger-publisher.ts'
 import { Log } from './log.ts'
 import { createBlobStore } from './model/blob-store.ts'
@@ -134,6 +135,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       // Whoever runs the node should know that its disk lost something.
       onDamage: (error) => log.error('model.repacked', { reason: error.message }),
     })
+    const ownSeed = createHash('sha256').update(self).digest().readInt32LE()
     const host = new ExpertHost({ concurrency: config.threads + SPARE_JOBS })
 
     const ledger = createLedger(
@@ -147,8 +149,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       engine,
       host,
       store,
-      fetch: ({ id }, shard, signal) =>
-        transfer.fetcher.fetch({ cid: shard.cid, bytes: shard.bytes, sources: () => sources.ofShard(id, shard, signal), signal }),
+      fetch: async ({ id }, { cid, bytes, ...shard }, signal) => {
+        const wanted = { cid, bytes, sources: () => sources.ofShard(id, { cid, bytes, ...shard }, signal), signal }
+        if (await transfer.fetcher.fetch(wanted)) holdings.noteFetched(cid)
+      },
       log: info,
     })
     undo.push({ name: 'hosting', step: () => hosting.stop() })
@@ -159,8 +163,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       store,
       view: () => ledger.view(),
       isGone: (peer) => liveness.isGone(peer),
-      fetchManifest: (id, signal) =>
-        transfer.fetcher.fetch({ cid: id, bytes: null, maxBytes: MAX_MANIFEST_BYTES, sources: () => sources.ofModel(id, signal), signal }),
+      fetchManifest: async (id, signal) => {
+        const wanted = { cid: id, bytes: null, maxBytes: MAX_MANIFEST_BYTES, sources: () => sources.ofModel(id, signal), signal }
+        await transfer.fetcher.fetch(wanted)
+      },
       file: join(config.dataDir, 'holdings.json'),
       log: info,
     })
@@ -205,7 +211,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       host,
       holders,
       costs,
-      tieSeed: createHash('sha256').update(self).digest().readInt32LE(),
+      tieSeed: ownSeed,
       discover: (...args) => keeper.discover(...args),
       isAnnounced: (id, { layer, expert }) => announcers(id, layer, expert).length > 0,
       servicePriorUs: (peer) => ledger.view().authors.get(peer)?.service?.p50Us ?? null,
@@ -274,6 +280,23 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     hosting.onChange = (model) => {
       publisher.publishHoldings()
       announce(model)
+    }
+
+    if (config.host.kind === 'auto') {
+      const placement = new PlacementKeeper(
+        {
+          self,
+          view: () => ledger.view(),
+          isGone: (peer) => liveness.isGone(peer),
+          hosting,
+          holdings,
+          isRelayed: () => ledger.own('profile')?.relayed ?? false,
+          log: info,
+        },
+        { ...config.budget, seed: ownSeed },
+      )
+      placement.start()
+      undo.push({ name: 'placement', step: () => placement.stop() })
     }
 
     const metrics = new Registry()

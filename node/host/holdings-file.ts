@@ -5,6 +5,8 @@ export interface RememberedShards {
   readonly held: readonly string[]
   /** Those of them that placement must not give up. */
   readonly pinned: readonly string[]
+  /** Shards whose blobs this node fetched and may delete again, the oldest first. */
+  readonly fetched: readonly string[]
 }
 
 const MAX_BYTES = 16 * 2 ** 20
@@ -25,9 +27,10 @@ export async function writeHoldings(file: string, holdings: ReadonlyMap<string, 
 }
 
 function shardsOf(value: unknown, file: string): RememberedShards {
-  const { held, pinned } = (value ?? {}) as Record<string, unknown>
-  if (!isTexts(held) || !isTexts(pinned)) throw new TypeError(`${file} does not list shards; what it held is chosen anew`)
-  return { held, pinned }
+  const { held, pinned, fetched } = (value ?? {}) as Record<string, unknown>
+  if (!isTexts(held) || !isTexts(pinned) || !isTexts(fetched))
+    throw new TypeError(`${file} does not list shards; what it held is chosen anew`)
+  return { held, pinned, fetched }
 }
 
 function isTexts(value: unknown): value is string[] {

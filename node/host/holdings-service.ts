@@ -56,6 +56,8 @@ const MAX_MANIFESTS = 16
 export class HoldingsService {
   readonly #components: HoldingsServiceComponents
   readonly #pinned = new Set<string>()
+  /** CIDs of shards that were fetched from peers, the oldest first. */
+  readonly #fetched = new Set<string>()
   #writing: Promise<void> = Promise.resolve()
 
   constructor(components: HoldingsServiceComponents) {
@@ -74,7 +76,8 @@ export class HoldingsService {
   async restore(all: boolean, signal: AbortSignal): Promise<void> {
     const { hosting, store, file, log } = this.#components
     const remembered = await readHoldings(file, (error) => log('holdings.damaged', { reason: error.message }))
-    for (const [id, { held, pinned }] of remembered) {
+    for (const [id, { held, pinned, fetched }] of remembered) {
+      for (const cid of fetched) this.#fetched.add(cid)
       const model = hosting.model(id) ?? (await this.#openLocal(id))
       if (model === null) continue
       const wanted = new Set(all ? [...held, ...pinned] : pinned)
@@ -92,14 +95,43 @@ export class HoldingsService {
   remember(): void {
     const { hosting, file, log } = this.#components
     const holdings = new Map(
-      hosting.models.map(({ id }) => {
-        const held = hosting.shards(id, 'serving').map(({ cid }) => cid)
-        return [id, { held, pinned: held.filter((cid) => this.#pinned.has(cid)) }]
+      hosting.models.map((model) => {
+        const held = hosting.shards(model.id, 'serving').map(({ cid }) => cid)
+        const own = new Set(shardsOf(model).map(({ cid }) => cid))
+        const fetched = [...this.#fetched].filter((cid) => own.has(cid))
+        return [model.id, { held, pinned: held.filter((cid) => this.#pinned.has(cid)), fetched }]
       }),
     )
     this.#writing = this.#writing
       .then(() => writeHoldings(file, holdings))
       .catch((error: Error) => log('holdings.failed', { reason: error.message }))
+  }
+
+  /** Makes a model of the swarm known here by its CID. Throws what fetching throws, and `ModelError` for a manifest that is wrong. */
+  async adopt(id: string, signal: AbortSignal): Promise<void> {
+    const { store, fetchManifest } = this.#components
+    if (!(await store.has(id))) await fetchManifest(id, signal)
+    await this.#add(id)
+  }
+
+  /** The shard's blob came from peers: it may be deleted when it is not held and the disk is wanted. */
+  noteFetched(cid: string): void {
+    this.#fetched.add(cid)
+  }
+
+  /** Deletes fetched blobs that are not in use, the oldest first, until those that are left take no more than so many bytes. */
+  async trim(diskBytes: number): Promise<void> {
+    const { hosting, store } = this.#components
+    const shards = new Map(hosting.models.flatMap((model) => shardsOf(model).map((shard) => [shard.cid, { id: model.id, shard }] as const)))
+    let bytes = [...this.#fetched].reduce((sum, cid) => sum + (shards.get(cid)?.shard.bytes ?? 0), 0)
+    for (const cid of this.#fetched) {
+      const known = shards.get(cid)
+      if (bytes <= diskBytes) return
+      if (known === undefined || hosting.stateOf(known.id, cid) !== null) continue
+      await store.delete(cid)
+      this.#fetched.delete(cid)
+      bytes -= known.shard.bytes
+    }
   }
 
   /** Resolves when all is written down. */

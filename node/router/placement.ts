@@ -80,19 +80,18 @@ export const TARGET_REPLICAS = 2
 const UNCOVERED_WORTH = 1_000
 const RARE_WORTH = 100
 /** Share of its worth that a shard has where no other shard of its layer is held; the rest comes with those that tokens use beside it. */
-const WORTH_ALONE = 0.25
+const WORTH_ALONE = 0.1
 /** A replica beyond the target that is worth less than this is not worth its bytes: an average expert has 8 others. */
 const LEAST_WORTH = 0.12
 /** A shard gives way only to one that is worth this many times more: moving costs bytes, and measures fluctuate. */
-const HYSTERESIS = 2
-/** Expected number of nodes that take up one missing replica: with fewer some rounds would pass in which nobody does. */
-const TAKERS = 2
-/** Chance of a round to add replicas beyond the target, and to swap; and how many shards at most. Nothing hurries. */
-const EXTRA_CHANCE = 0.3
+const HYSTERESIS = 1.5
+/** Expected number of nodes that take up one missing replica in a round: with fewer, rounds would pass in which nobody does. */
+const TAKERS = 3
+/** Expected number of nodes that add replicas of a layer beyond the target in a round, and shards that one adds or swaps at most. Nothing hurries. */
+const EXTRA_TAKERS = 2
 const EXTRA_SHARDS = 4
-const SWAP_CHANCE = 0.3
 const SWAPS = 2
-/** Spread between shards of equal worth, so that nodes differ in what they begin with. */
+/** Spread between shards of equal worth. */
 const NOISE = 0.2
 
 interface Item {
@@ -112,7 +111,7 @@ export function place(problem: PlacementProblem): Placement {
   const board = new Board(problem)
   const fetch: Item[] = []
   const drop: Item[] = []
-  const { budgetBytes, seed } = problem
+  const { budgetBytes } = problem
 
   while (board.heldBytes > budgetBytes) {
     const least = board.leastWorth(() => true)
@@ -127,7 +126,7 @@ export function place(problem: PlacementProblem): Placement {
     const next = best(wanted, (item) => {
       const isExtra = item.shard.others >= TARGET_REPLICAS
       if (item.isHeld || board.heldBytes + item.shard.bytes > budgetBytes || (isExtra && extras >= EXTRA_SHARDS)) return 0
-      return board.worth(item)
+      return board.appeal(item)
     })
     if (next === null) break
     if (next.shard.others >= TARGET_REPLICAS) extras++
@@ -135,9 +134,8 @@ export function place(problem: PlacementProblem): Placement {
     fetch.push(next)
   }
 
-  const maySwap = uniform(seed, 'swap') < SWAP_CHANCE
   for (let swaps = 0; swaps < SWAPS; swaps++) {
-    const next = best(wanted, (item) => (item.isHeld || (item.shard.others >= TARGET_REPLICAS && !maySwap) ? 0 : board.worth(item)))
+    const next = best(wanted, (item) => (item.isHeld ? 0 : board.worth(item)))
     if (next === null) break
     const out = board.leastWorth((item) => !fetch.includes(item) && board.mayDrop(item, next))
     if (out === null || board.heldBytes - out.shard.bytes + next.shard.bytes > budgetBytes) break
@@ -187,7 +185,7 @@ class Board {
 
   /** What the swarm gains by this node's holding the shard beside the others that it holds. */
   worth(item: Item): number {
-    const { others, heat, cid } = item.shard
+    const { others, heat } = item.shard
     const need =
       others === 0 ? UNCOVERED_WORTH : others < TARGET_REPLICAS ? RARE_WORTH : (this.#meanHeat === 0 ? 1 : heat / this.#meanHeat) / others
     let together = 0
@@ -197,7 +195,12 @@ class Board {
       if (this.items[this.#firsts[item.model]! + mate]!.isHeld) together += rate
     }
     const share = total === 0 ? 1 : together / total
-    return need * (WORTH_ALONE + (1 - WORTH_ALONE) * share) * (1 + NOISE * uniform(this.#problem.seed, cid))
+    return need * (WORTH_ALONE + (1 - WORTH_ALONE) * share)
+  }
+
+  /** Worth, with a little chance: so that nodes differ in what they begin with. */
+  appeal(item: Item): number {
+    return this.worth(item) * (1 + NOISE * uniform(this.#problem.seed, item.shard.cid))
   }
 
   /** Whether this node answers the need of the shard's layer in this round. */
@@ -207,7 +210,7 @@ class Board {
     const chance = uniform(seed, `${item.ref.model}/${layer}`)
     if (others < TARGET_REPLICAS) return chance < (TAKERS * (TARGET_REPLICAS - others)) / nodes
     if (isRelayed || this.worth(item) / WORTH_ALONE < LEAST_WORTH) return false
-    return chance < EXTRA_CHANCE
+    return chance < EXTRA_TAKERS / nodes
   }
 
   /**

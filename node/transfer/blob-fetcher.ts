@@ -39,7 +39,7 @@ const MAX_DISTRUSTED = 1024
  */
 export class BlobFetcher {
   readonly #components: BlobFetcherComponents
-  readonly #fetching = new Map<string, Promise<void>>()
+  readonly #fetching = new Map<string, Promise<boolean>>()
   readonly #distrusted = new Map<string, number>()
   /** Bytes of blobs that were fetched. */
   fetchedBytes = 0
@@ -48,8 +48,8 @@ export class BlobFetcher {
     this.#components = components
   }
 
-  /** Resolves once the blob is in the store with the right content. Throws `PeerLostError` when nobody sends it, `ModelError`, or `signal.reason`. */
-  fetch(request: FetchRequest): Promise<void> {
+  /** Resolves once the blob is in the store with the right content: true when it came from peers, false when it was there. Throws `PeerLostError` when nobody sends it, `ModelError`, or `signal.reason`. */
+  fetch(request: FetchRequest): Promise<boolean> {
     const known = this.#fetching.get(request.cid)
     if (known !== undefined) return known
     const fetching = this.#fetch(request).finally(() => this.#fetching.delete(request.cid))
@@ -57,11 +57,11 @@ export class BlobFetcher {
     return fetching
   }
 
-  async #fetch(request: FetchRequest): Promise<void> {
+  async #fetch(request: FetchRequest): Promise<boolean> {
     const { store } = this.#components
     const { cid, signal } = request
     const lack = await this.#lack(cid)
-    if (lack === null) return
+    if (lack === null) return false
     let last: unknown = new PeerLostError(`${lack}; no peer is known that has it`)
     const tried = new Set<string>()
     for (let round = 0; round < MAX_ROUNDS; round++) {
@@ -73,9 +73,9 @@ export class BlobFetcher {
         if (clients.length === 0) continue
         const bytes = request.bytes ?? (await this.#askSize(clients, request))
         if (bytes > (request.maxBytes ?? STORE_LIMITS.blobBytes)) throw new PeerLostError(`blob ${cid} is said to have ${bytes} bytes`)
-        if (await this.#take(cid, bytes, clients, signal, false)) return
+        if (await this.#take(cid, bytes, clients, signal, false)) return true
         for (const client of clients) {
-          if (await this.#take(cid, bytes, [client], signal, true).catch(() => null)) return
+          if (await this.#take(cid, bytes, [client], signal, true).catch(() => null)) return true
         }
       } catch (error) {
         signal.throwIfAborted()
@@ -85,7 +85,7 @@ export class BlobFetcher {
         for (const client of clients) this.#components.links.release(client)
       }
     }
-    if (await store.has(cid)) return
+    if (await store.has(cid)) return true
     throw last
   }
 

@@ -16,7 +16,7 @@ test('a peer without the model fetches its manifest and every blob from the node
   const transfer = new BlobTransfer({ mesh, store, isBusy: () => false, log: () => {} })
   await transfer.start()
   t.after(() => transfer.stop())
-  const fetch = (cid: string, bytes: number | null): Promise<void> =>
+  const fetch = (cid: string, bytes: number | null): Promise<boolean> =>
     transfer.fetcher.fetch({ cid, bytes, sources: () => nodes.map(({ peer }) => peer), signal: AbortSignal.timeout(30_000) })
   await fetch(swarm.model.id, null)
   const { blobs } = swarm.model.manifest

@@ -99,7 +99,7 @@ test('a node that is content does nothing: no shard goes for one that is hardly 
     6,
     1,
     () => 2,
-    (i) => 1 + i / 10,
+    (i) => 1 + i / 20,
   )
   const held = new Set(['shard-0', 'shard-1', 'shard-2', 'shard-3'])
   for (let seed = 0; seed < 200; seed++) assert.deepEqual(place(problemOf({ models: [model], held, seed })), { fetch: [], drop: [] })

@@ -44,7 +44,7 @@ async function fetcherOf(t: TestContext, peers: Readonly<Record<string, Read>>) 
       release: (client) => client.close(),
     },
   })
-  const fetch = (names: readonly string[], signal = FOREVER): Promise<void> =>
+  const fetch = (names: readonly string[], signal = FOREVER): Promise<boolean> =>
     fetcher.fetch({ cid: CID, bytes: BLOB.bytes.length, sources: () => names, signal })
   return { dir, store, served, events, fetcher, fetch }
 }

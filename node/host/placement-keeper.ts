@@ -1,0 +1,175 @@
+import type { LedgerView } from '../../crdt/index.ts'
+import { isBlobCid } from '../model/blob-cid.ts'
+import type { ShardEntry } from '../model/manifest.ts'
+import { repeat } from '../repeat.ts'
+import { matesOf, place } from '../router/placement.ts'
+import type { PlacedModel, ShardPair, ShardRef } from '../router/placement.ts'
+import { inLanes } from '../in-lanes.ts'
+import type { HoldingsService } from './holdings-service.ts'
+import { shardsOf } from './holdings-service.ts'
+import type { HeldModel, Hosting } from './hosting.ts'
+
+export interface PlacementKeeperComponents {
+  /** This node's peer id. */
+  readonly self: string
+  readonly view: () => LedgerView
+  /** Whether a peer in the view is known to be gone. */
+  readonly isGone: (peer: string) => boolean
+  readonly hosting: Hosting
+  readonly holdings: Pick<HoldingsService, 'isPinned' | 'remember' | 'adopt' | 'trim'>
+  readonly isRelayed: () => boolean
+  readonly log: (event: string, fields: Record<string, unknown>) => void
+}
+
+export interface PlacementKeeperInit {
+  /** For shards that are served, and for blobs that were fetched. */
+  readonly ramBytes: number
+  readonly diskBytes: number
+  /** Decides between equal choices; differs from node to node. */
+  readonly seed: number
+}
+
+/** Between two looks at the swarm: a lost host is made good within a few of them. */
+const ROUND_MS = 1_500
+/** A node that has just started hears of the others first. */
+const FIRST_ROUND_MS = 1_500
+const CONCURRENT_SHARDS = 3
+const SHARD_TIMEOUT_MS = 10 * 60_000
+/** A shard or model that could not be had is left alone for so long. */
+const RETRY_MS = 15_000
+const MAX_MODELS = 16
+
+/** With `--host auto`: looks at the swarm every second or two and takes up or gives up shards as {@link place} says. */
+export class PlacementKeeper {
+  readonly #components: PlacementKeeperComponents
+  readonly #init: PlacementKeeperInit
+  /** Model or shard → when it may be tried again, in `performance.now()` milliseconds. */
+  readonly #failed = new Map<string, number>()
+  #stopping = new AbortController()
+  #round = 0
+
+  constructor(components: PlacementKeeperComponents, init: PlacementKeeperInit) {
+    this.#components = components
+    this.#init = init
+  }
+
+  start(): void {
+    this.#stopping = new AbortController()
+    const { signal } = this.#stopping
+    const onError = (error: Error): void => this.#components.log('placement.failed', { reason: error.message })
+    const timer = setTimeout(() => repeat(() => this.round(), { intervalMs: ROUND_MS, signal, onError }), FIRST_ROUND_MS)
+    signal.addEventListener('abort', () => clearTimeout(timer), { once: true })
+  }
+
+  stop(): void {
+    this.#stopping.abort(new Error('the node is stopping'))
+  }
+
+  /** One look and what follows from it; resolves when all that was begun has ended. */
+  async round(): Promise<void> {
+    const { hosting, holdings, log, isRelayed } = this.#components
+    const { signal } = this.#stopping
+    await this.#adoptModel(signal)
+    const models = hosting.models.map((model) => this.#placed(model))
+    const held = new Set(hosting.models.flatMap(({ id }) => hosting.shards(id, 'serving').map(({ cid }) => cid)))
+    const { fetch, drop } = place({
+      models,
+      held,
+      pinned: new Set([...held].filter((cid) => holdings.isPinned(cid))),
+      budgetBytes: Math.min(this.#init.ramBytes, this.#init.diskBytes),
+      isRelayed: isRelayed(),
+      nodes: this.#liveNodes(),
+      seed: this.#init.seed + this.#round++,
+    })
+    if (fetch.length === 0 && drop.length === 0) return
+    log('placement.decided', { fetch: fetch.length, drop: drop.length })
+    let failed = 0
+    for await (const isHeld of inLanes(fetch, CONCURRENT_SHARDS, (ref) => this.#hold(ref, signal))) if (!isHeld) failed++
+    holdings.remember()
+    // Nothing goes before what was to come in its place serves.
+    if (failed > 0 && fetch.length > 0) return
+    await Promise.all(drop.map((ref) => hosting.release(ref.model, this.#shard(ref))))
+    await holdings.trim(this.#init.diskBytes)
+    holdings.remember()
+  }
+
+  async #hold(ref: ShardRef, signal: AbortSignal): Promise<boolean> {
+    const { hosting, log } = this.#components
+    try {
+      await hosting.hold(ref.model, this.#shard(ref), AbortSignal.any([signal, AbortSignal.timeout(SHARD_TIMEOUT_MS)]))
+      return true
+    } catch (error) {
+      if (!signal.aborted) log('shard.failed', { cid: ref.cid, reason: (error as Error).message })
+      this.#failed.set(ref.cid, performance.now() + RETRY_MS)
+      return false
+    }
+  }
+
+  /** Learns of one model that the swarm hosts and this node does not know yet. */
+  async #adoptModel(signal: AbortSignal): Promise<void> {
+    const { view, hosting, holdings, log } = this.#components
+    if (hosting.models.length >= MAX_MODELS) return
+    for (const author of view().authors.values()) {
+      for (const id of author.holdings?.keys() ?? []) {
+        if (hosting.model(id) !== undefined || !isBlobCid(id) || this.#isResting(id)) continue
+        await holdings.adopt(id, signal).catch((error: Error) => {
+          this.#failed.set(id, performance.now() + RETRY_MS)
+          if (!signal.aborted) log('model.failed', { id, reason: error.message })
+        })
+        return
+      }
+    }
+  }
+
+  #placed(model: HeldModel): PlacedModel {
+    const { view } = this.#components
+    const { layers, experts } = model.manifest.config
+    const heat = view().heat(model.id, { layers, experts, nowMs: Date.now() })
+    const entries = shardsOf(model).filter(({ cid }) => !this.#isResting(cid))
+    const shards = entries.map((entry) => {
+      let rate = 0
+      for (let expert = entry.first; expert <= entry.last; expert++) rate += heat.rates[entry.layer * experts + expert]!
+      return { cid: entry.cid, layer: entry.layer, bytes: entry.bytes, others: this.#others(model.id, entry), heat: rate }
+    })
+    const at = new Map<number, number>()
+    entries.forEach((entry, i) => {
+      for (let expert = entry.first; expert <= entry.last; expert++) at.set(entry.layer * experts + expert, i)
+    })
+    const pairs = heat.pairs.flatMap(({ layer, a, b, rate }): ShardPair[] => {
+      const [from, to] = [at.get(layer * experts + a), at.get(layer * experts + b)]
+      return from === undefined || to === undefined ? [] : [{ a: from, b: to, rate }]
+    })
+    return { id: model.id, shards, mates: matesOf(shards, pairs) }
+  }
+
+  /** Live hosts of the shard's rarest expert, but for this node. */
+  #others(model: string, { layer, first, last }: ShardEntry): number {
+    const { view, self, isGone } = this.#components
+    let least = Infinity
+    for (let expert = first; expert <= last; expert++) {
+      const holders = view().holders(model, layer, expert)
+      least = Math.min(
+        least,
+        holders.reduce((sum, peer) => sum + (peer !== self && !isGone(peer) ? 1 : 0), 0),
+      )
+    }
+    return least
+  }
+
+  #liveNodes(): number {
+    const { view, self, isGone } = this.#components
+    const others = [...view().authors.keys()].filter((peer) => peer !== self && !isGone(peer))
+    return others.length + 1
+  }
+
+  #isResting(what: string): boolean {
+    const until = this.#failed.get(what)
+    if (until === undefined || performance.now() < until) return until !== undefined
+    this.#failed.delete(what)
+    return false
+  }
+
+  #shard({ model, cid }: ShardRef): ShardEntry {
+    return shardsOf(this.#components.hosting.model(model)!).find((shard) => shard.cid === cid)!
+  }
+}
