@@ -9,6 +9,7 @@ import { createApi } from './api/api.ts'
 import type { Config } from './config.ts'
 import { Completeness } from './driver/completeness.ts'
 import { Dispatcher } from './driver/dispatcher.ts'
+import { hostPrior } from './driver/host-prior.ts'
 import { Driver } from './driver/driver.ts'
 import { Experience } from './driver/experience.ts'
 import { Holders } from './driver/holders.ts'
@@ -214,7 +215,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       tieSeed: ownSeed,
       discover: (...args) => keeper.discover(...args),
       isAnnounced: (id, { layer, expert }) => announcers(id, layer, expert).length > 0,
-      servicePriorUs: (peer) => ledger.view().authors.get(peer)?.service?.p50Us ?? null,
+      priorOf: (peer) => hostPrior(peer, ledger.view(), experience),
     })
     const driver = new Driver({ dispatcher, counts, completeness }, models, { wire: config.wire, combine: config.combine })
     undo.push({ name: 'driver', step: () => driver.stop() })

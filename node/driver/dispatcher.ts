@@ -8,6 +8,7 @@ import { weightedSum } from '../engine/combine.ts'
 import type { ExpertHost } from '../host/expert-host.ts'
 import type { ExpertLinks } from '../net/expert-links.ts'
 import type { CostModel } from '../router/cost-model.ts'
+import type { HostPrior } from '../router/host-estimate.ts'
 import { planDispatch } from '../router/dispatch-plan.ts'
 import { CancelScope } from './cancel-scope.ts'
 import { callOf, groupOf } from './expert-group.ts'
@@ -28,8 +29,8 @@ export interface DispatcherComponents {
   readonly tieSeed: number
   /** Whether a live peer announces the expert, linked or not. */
   readonly isAnnounced: (model: string, expert: { readonly layer: number; readonly expert: number }) => boolean
-  /** Queue and compute of a call as the peer itself reports, in microseconds; null when it does not. */
-  readonly servicePriorUs: (peer: string) => number | null
+  /** What is known of a peer besides the latest calls. */
+  readonly priorOf: (peer: string) => HostPrior
 }
 
 /** What stays the same over the layers of a pass. */
@@ -149,8 +150,8 @@ export class Dispatcher {
   }
 
   #assign(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], candidates: readonly Candidate[]): Assigned[] {
-    const { costs, servicePriorUs } = this.#components
-    const hosts = candidates.map(({ peer, local }) => costs.cost(peer, local, { serviceUs: servicePriorUs(peer) }))
+    const { costs, priorOf } = this.#components
+    const hosts = candidates.map(({ peer, local }) => costs.cost(peer, local, priorOf(peer)))
     const plan = planDispatch({
       layer: work.layer,
       demands: runs.map((run) => ({

@@ -16,6 +16,8 @@ export interface HoldersComponents {
   readonly holdsLocally: (model: string, layer: number, expert: number) => boolean
   /** Whether calls can be sent to the peer now. */
   readonly isLinked: (peer: string) => boolean
+  /** Milliseconds; `Date.now` when it is missing. */
+  readonly now?: () => number
 }
 
 /**
@@ -54,12 +56,14 @@ interface Denials {
 /** Who serves which experts of a model, as far as this node can call them. */
 export class Holders {
   readonly #components: HoldersComponents
+  readonly #now: () => number
   readonly #denials = new Map<string, Denials>()
   /** Peer → `model/layer/expert` found in the DHT before the ledger told. */
   readonly #extra = new Map<string, Set<string>>()
 
   constructor(components: HoldersComponents) {
     this.#components = components
+    this.#now = components.now ?? Date.now
   }
 
   /** Every host that can be called now, this node first, then by peer id. */
@@ -77,7 +81,7 @@ export class Holders {
         peer,
         local: false,
         holds: (layer, expert) => {
-          if (denials !== undefined && isDenied(denials.experts.get(`${model}/${layer}/${expert}`), bitmaps)) return false
+          if (denials !== undefined && isDenied(denials.experts.get(`${model}/${layer}/${expert}`), bitmaps, this.#now())) return false
           const bitmap = bitmaps?.[layer]
           if (bitmap !== undefined && ((bitmap[expert >> 3] ?? 0) & (1 << (expert & 7))) !== 0) return true
           return extra?.has(`${model}/${layer}/${expert}`) ?? false
@@ -104,7 +108,7 @@ export class Holders {
    * while and was not corrected, or corrected in words only.
    */
   deny(peer: string, model: string, layer: number, experts: readonly number[]): boolean {
-    const now = Date.now()
+    const now = this.#now()
     const statement = this.#components.view().authors.get(peer)?.holdings?.get(model)
     const denials = this.#denialsOf(peer)
     if (denials.statement !== statement || denials.experts.size === 0) Object.assign(denials, { statement, sinceMs: now })
@@ -144,7 +148,7 @@ export class Holders {
 }
 
 /** A denial that is over is still remembered, so that the next one counts for longer. */
-function isDenied(denial: Denial | undefined, statement: Statement): boolean {
-  if (denial === undefined || Date.now() >= denial.untilMs) return false
+function isDenied(denial: Denial | undefined, statement: Statement, nowMs: number): boolean {
+  if (denial === undefined || nowMs >= denial.untilMs) return false
   return denial.times > 1 || denial.statement === statement
 }

@@ -1,3 +1,5 @@
+import { estimateHost, NO_PRIOR } from './host-estimate.ts'
+import type { HostPrior } from './host-estimate.ts'
 import { RecentMedian } from './recent-median.ts'
 
 /** What calls to one host are expected to cost, from this node's own measurements; times in microseconds. */
@@ -23,11 +25,6 @@ const FORGIVEN_CONTRADICTIONS = 2
 const REDEMPTION = 0.05
 /** Refused as busy says nothing bad of a host: it is left alone as long as it asks, within this. */
 const MAX_BUSY_MS = 5_000
-/** Half-life of a measurement's worth. A host that costs ten times the best is tried again after about seven seconds, at the price of one slow call. */
-const TRUST_HALF_LIFE_MS = 2_000
-/** Compute of a pair at a host of which nothing is known. */
-const UNKNOWN_PER_PICK_US = 500
-const UNKNOWN_OVERHEAD_US = 50_000
 
 /** Hosts remembered; beyond it the one known longest is forgotten. */
 const MAX_HOSTS = 4096
@@ -58,12 +55,6 @@ export interface CallWitness {
   answered(peer: string, latencyUs: number, rttUs: number): void
   failed(peer: string): void
   notHeld(peer: string): void
-}
-
-/** What is known of a host before it was ever called, in microseconds. */
-export interface CostPrior {
-  /** Queue and compute of a call as the host itself reports in the ledger. */
-  readonly serviceUs: number | null
 }
 
 /** Measured cost, success and backoff per host. `now` is in milliseconds of a monotonic clock. */
@@ -141,27 +132,18 @@ export class CostModel {
     return host === undefined || host.overheadUs.value === null ? Infinity : this.#now() - host.measuredAt
   }
 
-  cost(peer: string, local: boolean, prior: CostPrior): HostCost {
+  /** What a call to the host is expected to cost; `prior` counts where nothing was measured. */
+  cost(peer: string, local: boolean, prior: HostPrior): HostCost {
     const host = this.#hosts.get(peer)
-    // What is not measured any more may have become better: the estimate falls until the host is tried again.
-    const hope = host === undefined || host.overheadUs.value === null || local ? 1 : this.#trust(host)
-    return {
-      peer,
-      local,
-      overheadUs: (host?.overheadUs.value ?? (local ? 0 : UNKNOWN_OVERHEAD_US)) * hope,
-      queueUs: (host?.queueUs.value ?? 0) * hope,
-      perPickUs: host?.perPickUs.value ?? prior.serviceUs ?? UNKNOWN_PER_PICK_US,
-    }
+    const [overheadUs, queueUs, perPickUs] = [host?.overheadUs.value ?? null, host?.queueUs.value ?? null, host?.perPickUs.value ?? null]
+    // There is no way to itself, nor hearsay of it.
+    if (local) return { peer, local, ...estimateHost({ overheadUs: overheadUs ?? 0, queueUs, perPickUs, ageMs: 0 }, NO_PRIOR) }
+    return { peer, local, ...estimateHost({ overheadUs, queueUs, perPickUs, ageMs: this.ageMs(peer) }, prior) }
   }
 
   counts(peer: string): { succeeded: number; failed: number; overheadUs: number | null } {
     const host = this.#hosts.get(peer)
     return { succeeded: host?.succeeded ?? 0, failed: host?.failed ?? 0, overheadUs: host?.overheadUs.value ?? null }
-  }
-
-  /** 1 for what was measured just now, falling to 0. */
-  #trust(host: HostRecord): number {
-    return 2 ** -((this.#now() - host.measuredAt) / TRUST_HALF_LIFE_MS)
   }
 
   #record(peer: string): HostRecord {

@@ -34,11 +34,11 @@ const TAIL_PER_DOUBLING = 0.17
  * Hosts that cost at most this much more than the best one count as equally good. Load spreads over them, and which is called first says
  * little of them: a host that was idle for a moment answers its first call a millisecond later than one whose caches are warm.
  */
-const TIE_SHARE = 0.25
+const TIE_SHARE = 0.1
 const TIE_US = 1_500
-/** One plan in so many tries a host first whatever it seems to cost, unless it seems this much worse than the best: what is never used is never known. */
-const EXPLORE_ONE_IN = 24
-const EXPLORE_FACTOR = 10
+/** One plan in so many tries a host first whatever it seems to cost, unless it seems this much worse than the best: what is never used is never known (scripts/bench/ranking.ts). */
+const EXPLORE_ONE_IN = 48
+const EXPLORE_FACTOR = 3
 const EXPLORE_US = 5_000
 
 /**

@@ -3,6 +3,7 @@ import { benchMain } from './bench.ts'
 import { decodeBench } from './decode.ts'
 import { dispatchPlanBench } from './dispatch-plan.ts'
 import { expertCallsBench } from './expert-calls.ts'
+import { rankingBench } from './ranking.ts'
 import { startUpBench } from './start-up.ts'
 
-await benchMain('all', [decodeBench, expertCallsBench, startUpBench, dispatchPlanBench])
+await benchMain('all', [decodeBench, expertCallsBench, startUpBench, dispatchPlanBench, rankingBench])

@@ -11,6 +11,7 @@ import { ExpertLinks } from '../../node/net/expert-links.ts'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import { ProviderRecords } from '../../node/net/provider-records.ts'
 import { CostModel } from '../../node/router/cost-model.ts'
+import { NO_PRIOR } from '../../node/router/host-estimate.ts'
 import { openServedModels } from '../../node/served-model.ts'
 import { startBarePeer } from './bare-peer.ts'
 import type { BarePeer } from './bare-peer.ts'
@@ -58,7 +59,7 @@ export async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: re
     tieSeed: 0,
     discover: (...args) => keeper.discover(...args),
     isAnnounced: () => false,
-    servicePriorUs: () => null,
+    priorOf: () => NO_PRIOR,
   })
   const completeness = new Completeness({ holders, announcers: () => [], discover: (...args) => keeper.discover(...args) })
   const queries = new Driver({ dispatcher, counts: new RoutingCounts(), completeness }, models, { wire: 'f16', combine: 'host' })

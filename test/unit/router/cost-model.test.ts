@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { CostModel } from '../../../node/router/cost-model.ts'
+import { NO_PRIOR, TRUST_HALF_LIFE_MS } from '../../../node/router/host-estimate.ts'
 import type { CallSample } from '../../../node/router/cost-model.ts'
 
-const NOTHING = { serviceUs: null }
+const NOTHING = NO_PRIOR
 
 /** A model whose clock, in milliseconds, the test sets. */
 function setUp() {
@@ -17,7 +18,7 @@ test('a host never called costs what its own report says, else a guess; this nod
   const { costs } = setUp()
   const guess = costs.cost('a', false, NOTHING)
   assert.ok(guess.overheadUs > 0 && guess.perPickUs > 0)
-  assert.equal(costs.cost('a', false, { serviceUs: 77 }).perPickUs, 77)
+  assert.equal(costs.cost('a', false, { ...NO_PRIOR, serviceUs: 77 }).perPickUs, 77)
   assert.equal(costs.cost('self', true, NOTHING).overheadUs, 0)
 })
 
@@ -41,7 +42,7 @@ test('the median of the last nine measurements counts: a stray one changes nothi
 test('an estimate that is not renewed falls, so that the host is tried again; that of this node stays', () => {
   const { costs, clock } = setUp()
   for (const peer of ['a', 'self']) costs.succeeded(peer, sample({ latencyUs: 1000, queueUs: 400, computeUs: 100 }))
-  clock.nowMs += 2000
+  clock.nowMs += TRUST_HALF_LIFE_MS
   assert.deepEqual(costs.cost('a', false, NOTHING), { peer: 'a', local: false, overheadUs: 250, queueUs: 200, perPickUs: 100 })
   assert.deepEqual(costs.cost('self', true, NOTHING), { peer: 'self', local: true, overheadUs: 500, queueUs: 400, perPickUs: 100 })
 })
