@@ -174,7 +174,9 @@ class FileBlobStore implements BlobStore {
       }
     } catch (error) {
       if (!NO_SPACE.includes(errorCode(error) ?? '')) throw error
-      throw new DiskFullError(`no space left in ${this.dir} (${errorCode(error)}): free some, or choose another data directory`, { cause: error })
+      throw new DiskFullError(`no space left in ${this.dir} (${errorCode(error)}): free some, or choose another data directory`, {
+        cause: error,
+      })
     }
   }
 
