@@ -3,6 +3,9 @@ import type { GroupedAttention, ModelConfig } from '../model-config.ts'
 import { MODEL_LIMITS } from '../model-limits.ts'
 import { checkQuantisation } from './quantised-checkpoint.ts'
 
+const SLIDING = 'sliding_attention'
+const LAYER_TYPES: readonly unknown[] = ['full_attention', SLIDING]
+
 /** The fields that are called alike everywhere, and what most architectures do without. Refuses what the engine does not run. */
 export function readCommonConfig(
   hf: HfConfig,
@@ -75,9 +78,6 @@ export function readSliding(
   const sliding = all.filter((layer) => (types === undefined ? rule.isSliding!(layer) : types[layer] === SLIDING))
   return sliding.length === 0 ? null : { window, layers: sliding }
 }
-
-const SLIDING = 'sliding_attention'
-const LAYER_TYPES: readonly unknown[] = ['full_attention', SLIDING]
 
 function readLayerTypes(hf: HfConfig, layers: number): readonly unknown[] | undefined {
   const types = hf.raw('layer_types')

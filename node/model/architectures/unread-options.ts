@@ -1,6 +1,6 @@
 import type { HfConfig } from '../hf-config.ts'
 
-/** Options that change what some model computes, off at null, false, 0, '' and []. */
+/** Options that change what some model computes, with values at which they are off: see `isOff`. */
 const OPTIONS: readonly string[] = [
   'attention_bias',
   'attention_chunk_size',
@@ -50,8 +50,13 @@ const FACTORS: readonly string[] = [
 export function refuseUnreadOptions(hf: HfConfig): void {
   for (const field of hf.unread) {
     const value = hf.raw(field)
-    const isOff = value === undefined || value === false || value === 0 || value === '' || (Array.isArray(value) && value.length === 0)
-    if (isOff || (FACTORS.includes(field) && value === 1)) continue
+    if (isOff(value) || (FACTORS.includes(field) && value === 1)) continue
     if (OPTIONS.includes(field) || FACTORS.includes(field)) throw hf.unsupported(field, 'this architecture has no such option here')
   }
+}
+
+function isOff(value: unknown): boolean {
+  // `layer_types` of a model that has but one kind of attention.
+  if (Array.isArray(value)) return value.every((item) => item === 'full_attention')
+  return value === undefined || value === false || value === 0 || value === ''
 }

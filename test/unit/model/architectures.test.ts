@@ -120,6 +120,12 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
   ],
 }
 
+test('options that are off are no hindrance', async (t) => {
+  const off = { sliding_window: null, layer_types: ['full_attention', 'full_attention', 'full_attention'], clip_qkv: null, n_group: 1 }
+  const dir = await changedCheckpoint(t, goldenCheckpoint('random-granitemoe'), off)
+  assert.equal((await openCheckpoint(dir)).config.sliding, null)
+})
+
 test('Qwen layers are dense by list and by step', async (t) => {
   const dir = await changedCheckpoint(t, goldenCheckpoint('random-qwen2moe'), { decoder_sparse_step: 2, mlp_only_layers: [] })
   const { config } = await openCheckpoint(dir)
