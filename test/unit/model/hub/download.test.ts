@@ -167,7 +167,7 @@ test('waits when the hub asks for it, and gives up a connection on which nothing
   }
   const hub = await server(t, { trouble })
   // What came on the dead connection is wrong, which the hash finds.
-  await assert.rejects(fetched(t, hub, { patience: { ...PATIENCE, stallMs: 200 } }), {
+  await assert.rejects(fetched(t, hub, { patience: { ...PATIENCE, stallMs: 2_000 } }), {
     name: 'ModelError',
     message: /came with the wrong content .*run the same command again/,
   })
