@@ -28,6 +28,7 @@ import type { Reachability } from './reachability.ts'
 import { askedRelays, RelayDesk, WANTED_RELAYS } from './relay-desk.ts'
 import { relayServer } from './relay-server.ts'
 import type { RelayQuota, RelayServer } from './relay-server.ts'
+import { moreTransports } from './transports.ts'
 
 export type MeshServices = {
   identify: Identify
@@ -87,7 +88,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     datastore: init.datastore,
     nodeInfo: { name: 'skein', version: init.version, userAgent: `skein/${init.version}` },
     addresses: { listen: [...init.listen, ...RELAY_LISTENERS], appendAnnounce: [...(init.announce ?? [])] },
-    transports: [tcp(), askedRelays()],
+    transports: [tcp(), askedRelays(), ...(await moreTransports(init.listen))],
     ...(swarm.transportKey === null ? {} : { connectionProtector: preSharedKey({ psk: pskFile(swarm.transportKey) }) }),
     connectionEncrypters: [directTls(), noise()],
     streamMuxers: [

@@ -108,7 +108,8 @@ export class LabNode {
     this.#waiting.set(id, resolve)
     this.#probe.stdin!.write(`${JSON.stringify({ id, url: `${this.daemon.url}${path}`, body })}\n`)
     const reply = await promise
-    if (reply.status !== 200) throw new Error(`${path}: ${reply.error ?? JSON.stringify(reply.body)}`)
+    if (reply.status !== 200)
+      throw new Error(`${this.daemon.name}: ${path}: ${reply.error ?? JSON.stringify(reply.body)}\n${this.daemon.output()}`)
     return reply.body
   }
 }

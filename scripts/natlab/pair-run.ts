@@ -62,7 +62,7 @@ export async function runPair(init: PairInit): Promise<PairResult> {
       bootstrap.push(`${address}/p2p/${node.daemon.peer}`)
     }
     const b = await start('b', '/ip4/0.0.0.0/tcp/4115', ['--host', 'all'])
-    if (init.b.nat !== 'open') await b.until((status) => status.relay.using.length === PUBLICS.length, 'reservations', READY_MS)
+    if (init.b.nat !== 'open') await b.until((status) => status.relay.using.length > 0, 'a reservation', READY_MS)
 
     const startedAt = Date.now()
     const a = await start('a', '/ip4/0.0.0.0/tcp/4115', ['--host', 'none'])

@@ -20,11 +20,14 @@ export interface BarePeer {
   readonly stop: () => Promise<void>
 }
 
-/** Starts a peer on loopback that is connected to the given addresses. It is stopped with the test if not before. */
-export async function startBarePeer(t: Teardown, init: { swarm: string; connectTo: readonly string[] }): Promise<BarePeer> {
+/** Starts a peer, on loopback over TCP unless told otherwise, that is connected to the given addresses. It is stopped with the test if not before. */
+export async function startBarePeer(
+  t: Teardown,
+  init: { swarm: string; connectTo: readonly string[]; listen?: readonly string[] },
+): Promise<BarePeer> {
   const privateKey = await generateKeyPair('Ed25519')
   const dir = await mkdtemp(join(tmpdir(), 'skein-peer-'))
-  const listen = ['/ip4/127.0.0.1/tcp/0']
+  const listen = init.listen ?? ['/ip4/127.0.0.1/tcp/0']
   const datastore = await openMeshDatastore(join(dir, 'libp2p'))
   const mesh = await createMesh({
     privateKey,

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Connection, PeerId, Transport, Upgrader } from '@libp2p/interface'
+import type { Connection, MultiaddrConnection, PeerId, Transport, Upgrader } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Reach } from '../../../protocols/punch/index.ts'
@@ -65,11 +65,25 @@ export function phaseAt(elapsedMs: number): [Phase, number] {
 }
 
 async function listen({ transport, upgrader, localPort, inbound, signal }: TcpPunchInit, ms: number): Promise<Connection | null> {
-  const listener = transport.createListener({ upgrader })
+  let upgrading = 0
+  const watched: Upgrader = {
+    ...preparedUpgrader(upgrader, {}),
+    upgradeInbound: async (connection: MultiaddrConnection, options: never) => {
+      upgrading++
+      try {
+        await upgrader.upgradeInbound(connection, options)
+      } finally {
+        upgrading--
+      }
+    },
+  }
+  const listener = transport.createListener({ upgrader: watched })
   const until = performance.now() + ms
   try {
     await listener.listen(multiaddr(`/ip4/0.0.0.0/tcp/${localPort}`))
-    while (performance.now() < until && !signal.aborted && inbound() === undefined) await sleep(PAUSE_MS)
+    // What the peer believes to be open must not be closed because a phase ends.
+    const isWaiting = (): boolean => performance.now() < until + (upgrading > 0 ? UPGRADE_MS : 0) && !signal.aborted
+    while (isWaiting() && inbound() === undefined) await sleep(PAUSE_MS)
     const connection = inbound()
     if (connection === undefined) await listener.close()
     // Closing it would close the connections that it accepted.
