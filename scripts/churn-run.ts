@@ -1,0 +1,223 @@
+/** A swarm of real daemons that loses and gains hosts while it answers without pause. */
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { SwarmStatus } from '../node/api/services.ts'
+import { readEventStream } from '../node/cli/event-stream.ts'
+import { Xoshiro128 } from '../node/engine/random.ts'
+import { spawnDaemon } from './daemon-process.ts'
+import type { DaemonProcess } from './daemon-process.ts'
+
+export interface ChurnInit {
+  /** Empty folder for data directories; what is left in it is the caller's. */
+  readonly dir: string
+  readonly hosts: number
+  /** Share of the model that a host may hold. */
+  readonly budget: number
+  readonly everyMs: number
+  readonly events: number
+  /** Questions under way at any time. */
+  readonly askers: number
+  readonly seed: number
+  readonly log: (line: string) => void
+}
+
+/** How one event went. */
+export interface ChurnEvent {
+  readonly kind: 'killed' | 'stopped' | 'joined'
+  /** Whether some expert had fewer than two hosts afterwards. */
+  readonly hurt: boolean
+  /** Until every expert had two hosts again, as the gateway sees it; null if it had not before the end. */
+  readonly recoveredMs: number | null
+}
+
+export interface ChurnResult {
+  readonly events: readonly ChurnEvent[]
+  readonly answers: number
+  /** What went wrong with each answer that failed. */
+  readonly failures: readonly string[]
+  readonly tokens: number
+  /** From starting a host with nothing on its disk until the gateway could call it. */
+  readonly usefulMs: readonly number[]
+  /** Fewest hosts that any expert had at any time. */
+  readonly fewest: number
+}
+
+const READY_TIMEOUT_MS = 90_000
+const FORGET_TIMEOUT_MS = 10_000
+const POLL_MS = 100
+const MAX_TOKENS = 40
+const PROMPTS = ['Once upon a time', 'The little girl went to the park and', 'One day, a big dog', 'There was a king who lived in a castle']
+const TARGET = 2
+
+/**
+ * Starts a gateway and hosts that place by themselves (`--host auto`), one of which brings the model; then, while askers stream answers
+ * without pause, every `everyMs` a host is killed (or told to stop), or a new one with nothing on its disk joins, in turns.
+ */
+export async function runChurn(init: ChurnInit): Promise<ChurnResult> {
+  const { log } = init
+  const random = Xoshiro128.fromSeed(init.seed)
+  const below = (limit: number): number => Math.floor(random.nextFloat() * limit)
+  const common = ['--swarm', `churn-${process.pid}`, '--listen', '/ip4/127.0.0.1/tcp/0', '--no-mdns', '--api-port', '0', '--threads', '1']
+  const hosts: DaemonProcess[] = []
+  let started = 0
+  const gateway = await spawnDaemon([...common, '--data', join(init.dir, 'gateway'), '--host', 'none', '--log', 'error'])
+  const stopping = new AbortController()
+  try {
+    const bootstrap = gateway.addresses.flatMap((address) => ['--bootstrap', address])
+    const { bytes } = await shardBytes(gateway)
+    const budget = ['--ram', String(Math.ceil(bytes * init.budget)), '--disk', String(bytes)]
+    const join1 = async (extra: readonly string[] = ['--model', 'none']): Promise<DaemonProcess> => {
+      const data = join(init.dir, `host-${started++}`)
+      const flags = [...common, '--data', data, '--host', 'auto', ...budget, ...bootstrap, ...extra, '--log', 'info']
+      const host = await spawnDaemon(flags, { signal: stopping.signal })
+      hosts.push(host)
+      return host
+    }
+    await join1(['--model', 'ember'])
+    await Promise.all(Array.from({ length: init.hosts - 1 }, () => join1()))
+    await recovered(gateway, READY_TIMEOUT_MS)
+    log(`${init.hosts} hosts serve every expert twice`)
+
+    const watch = watchCoverage(gateway, stopping.signal)
+    const load = Array.from({ length: init.askers }, (_, i) => askOn(gateway, i, stopping.signal))
+    const events: ChurnEvent[] = []
+    const usefulMs: number[] = []
+    for (let event = 0; event < init.events; event++) {
+      const at = performance.now()
+      let kind: ChurnEvent['kind'] = 'joined'
+      if (event % 2 === 0) {
+        const [host] = hosts.splice(below(hosts.length), 1)
+        kind = event % 6 === 4 ? 'stopped' : 'killed'
+        if (kind === 'killed') await host!.kill()
+        else await host!.stop()
+        await forgotten(gateway, host!.peer)
+      } else {
+        const host = await join1()
+        usefulMs.push(await usefulAfter(gateway, host.peer, at))
+      }
+      const waited = performance.now() - at
+      const recoveredMs =
+        kind === 'joined'
+          ? 0
+          : await recovered(gateway, init.everyMs * 3).then(
+              () => performance.now() - at,
+              () => null,
+            )
+      const hurt = watch.since(at) < TARGET
+      events.push({ kind, hurt, recoveredMs })
+      log(
+        `${kind.padEnd(7)} ${hurt ? `two hosts again after ${recoveredMs === null ? '-' : (recoveredMs / 1000).toFixed(1)} s` : 'always two hosts'}` +
+          `${kind === 'joined' ? `, useful after ${(usefulMs.at(-1)! / 1000).toFixed(1)} s` : ''}`,
+      )
+      await delay(Math.max(0, init.everyMs - waited - (recoveredMs ?? 0)))
+    }
+    stopping.abort(new Error('the run is over'))
+    const results = await Promise.all(load)
+    return {
+      events,
+      answers: results.reduce((sum, { answers }) => sum + answers, 0),
+      failures: results.flatMap(({ failures }) => failures),
+      tokens: results.reduce((sum, { tokens }) => sum + tokens, 0),
+      usefulMs,
+      fewest: watch.since(-Infinity),
+    }
+  } finally {
+    stopping.abort(new Error('the run is over'))
+    await Promise.all([gateway, ...hosts].map((daemon) => daemon.stop()))
+    await rm(init.dir, { recursive: true, force: true, maxRetries: 5 })
+  }
+}
+
+async function statusOf(gateway: DaemonProcess): Promise<SwarmStatus> {
+  return (await (await fetch(`${gateway.url}/api/swarm`)).json()) as SwarmStatus
+}
+
+async function shardBytes(gateway: DaemonProcess): Promise<{ bytes: number }> {
+  // Nobody hosts anything yet: what would complete the model is all of it.
+  const [model] = (await statusOf(gateway)).models
+  return { bytes: model!.coverage.missingBytes }
+}
+
+async function recovered(gateway: DaemonProcess, timeoutMs: number): Promise<void> {
+  const deadline = performance.now() + timeoutMs
+  for (;;) {
+    const { models } = await statusOf(gateway)
+    if (models[0]!.coverage.minReplicas >= TARGET) return
+    if (performance.now() > deadline) throw new Error(`not every expert had ${TARGET} hosts within ${timeoutMs / 1000} s`)
+    await delay(POLL_MS)
+  }
+}
+
+/** Resolves when the gateway does not count the host any more. */
+async function forgotten(gateway: DaemonProcess, peer: string): Promise<void> {
+  const deadline = performance.now() + FORGET_TIMEOUT_MS
+  while ((await statusOf(gateway)).peers.some((entry) => entry.peer === peer && entry.connected)) {
+    if (performance.now() > deadline) throw new Error(`the gateway believes in a host that went ${FORGET_TIMEOUT_MS / 1000} s ago`)
+    await delay(POLL_MS)
+  }
+}
+
+/** Milliseconds until the gateway has measured the host as one that serves. */
+async function usefulAfter(gateway: DaemonProcess, peer: string, since: number): Promise<number> {
+  const deadline = performance.now() + READY_TIMEOUT_MS
+  while (performance.now() < deadline) {
+    const host = (await statusOf(gateway)).peers.find((entry) => entry.peer === peer)
+    if (host !== undefined && host.experts > 0 && host.rttMs !== null) return performance.now() - since
+    await delay(POLL_MS)
+  }
+  return Infinity
+}
+
+/** Keeps the number of hosts of the rarest expert, as the gateway sees it; `since` gives the least from a moment on. */
+function watchCoverage(gateway: DaemonProcess, signal: AbortSignal): { since: (at: number) => number } {
+  const samples: { at: number; least: number }[] = []
+  void (async () => {
+    while (!signal.aborted) {
+      const status = await statusOf(gateway).catch(() => null)
+      if (status !== null) samples.push({ at: performance.now(), least: status.models[0]!.coverage.minReplicas })
+      await delay(POLL_MS)
+    }
+  })()
+  return { since: (at) => samples.reduce((least, sample) => (sample.at >= at ? Math.min(least, sample.least) : least), Infinity) }
+}
+
+/** Asks one question after the other until the signal; an answer that breaks off, errs or is not exact has failed. */
+async function askOn(
+  gateway: DaemonProcess,
+  asker: number,
+  signal: AbortSignal,
+): Promise<{ answers: number; failures: string[]; tokens: number }> {
+  const failures: string[] = []
+  let answers = 0
+  let tokens = 0
+  for (let question = 0; !signal.aborted; question++) {
+    const prompt = PROMPTS[(asker + question) % PROMPTS.length]!
+    const body = { model: 'ember', prompt, max_tokens: MAX_TOKENS, seed: question, stream: true, stream_options: { include_usage: true } }
+    try {
+      const response = await fetch(`${gateway.url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      })
+      if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`)
+      let isExact = false
+      for await (const data of readEventStream(response)) {
+        if (data === '[DONE]') continue
+        const chunk = JSON.parse(data) as {
+          error?: { message: string }
+          skein?: { exact: boolean }
+          usage?: { completion_tokens: number } | null
+        }
+        if (chunk.error !== undefined) throw new Error(chunk.error.message)
+        isExact ||= chunk.skein?.exact ?? false
+        tokens += chunk.usage?.completion_tokens ?? 0
+      }
+      if (!isExact) throw new Error('the answer broke off')
+      answers++
+    } catch (error) {
+      failures.push((error as Error).message)
+    }
+  }
+  return { answers, failures, tokens }
+}
