@@ -37,6 +37,8 @@ export interface Config {
   readonly budget: { readonly ramBytes: number; readonly diskBytes: number }
   /** Keys and values of queries. */
   readonly kv: KvInit
+  /** For experts that this node's own queries use most; 0 for no cache. */
+  readonly cacheBytes: number
   readonly threads: number
   readonly api: { readonly host: string; readonly port: number; readonly key: string | null }
   readonly wire: WireType
@@ -138,6 +140,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
       type: choiceOf('kv', ['f32', 'q8'], 'f32'),
       limitBytes: size(textOf('kvMemory'), pick('kvMemory').from) ?? Math.floor(totalmem() / 4),
     }),
+    cacheBytes: size(textOf('cache'), pick('cache').from) ?? 0,
     threads: integerOf('threads', 1, MAX_THREADS) ?? availableParallelism(),
     api: Object.freeze({ host: apiHost, port: integerOf('apiPort', 0, 65_535) ?? 4114, key: apiKey }),
     wire: choiceOf('wire', ['f32', 'f16', 'i8'], 'f16'),

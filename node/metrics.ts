@@ -2,7 +2,9 @@ import { collectDefaultMetrics, Counter, Gauge } from 'prom-client'
 import type { Registry } from 'prom-client'
 import type { Ledger } from '../crdt/index.ts'
 import type { SwarmStatus } from './api/services.ts'
+import type { Dispatcher } from './driver/dispatcher.ts'
 import type { Driver } from './driver/driver.ts'
+import type { ExpertCache } from './host/expert-cache.ts'
 import type { ExpertHost } from './host/expert-host.ts'
 import type { ExpertLinks } from './net/expert-links.ts'
 
@@ -10,13 +12,15 @@ export interface NodeMetricsComponents {
   readonly host: ExpertHost
   readonly links: ExpertLinks
   readonly driver: Driver
+  readonly dispatcher: Pick<Dispatcher, 'picks' | 'cacheHits'>
+  readonly cache: Pick<ExpertCache, 'bytes'>
   readonly ledger: Ledger
   readonly status: () => SwarmStatus
 }
 
 /** Registers what the node itself counts; values are read when Prometheus scrapes. */
 export function registerNodeMetrics(registry: Registry, components: NodeMetricsComponents): void {
-  const { host, links, driver, status, ledger } = components
+  const { host, links, driver, dispatcher, cache, status, ledger } = components
   collectDefaultMetrics({ register: registry, prefix: 'skein_' })
   const counter = (name: string, help: string, read: () => number): void => {
     const metric: Counter = new Counter({
@@ -49,6 +53,9 @@ export function registerNodeMetrics(registry: Registry, components: NodeMetricsC
       for (const [reason, count] of Object.entries(ledger.stats().rejected)) rejected.inc({ reason }, count)
     },
   })
+  counter('skein_expert_picks_total', 'Rows that own queries sent through experts', () => dispatcher.picks)
+  counter('skein_expert_cache_hits_total', 'Rows of own queries that cached experts served', () => dispatcher.cacheHits)
+  gauge('skein_expert_cache_bytes', 'Shards kept for own queries', () => cache.bytes)
   gauge('skein_links', 'Open expert links', () => links.size)
   gauge('skein_queries_active', 'Queries being answered', () => driver.active)
   gauge('skein_peers', 'Peers known', () => status().peers.length)

@@ -17,6 +17,7 @@ import { LinkKeeper } from './driver/link-keeper.ts'
 import { RoutingCounts } from './driver/routing-counts.ts'
 import { createEngine } from './engine/onnx-engine.ts'
 import { expertMaps } from './expert-map.ts'
+import { ExpertCache } from './host/expert-cache.ts'
 import { ExpertHost } from './host/expert-host.ts'
 import { HoldingsService, MAX_MANIFEST_BYTES, shardsOf } from './host/holdings-service.ts'
 import { Hosting } from './host/hosting.ts'
@@ -214,10 +215,22 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       costs,
       tieSeed: ownSeed,
       discover: (...args) => keeper.discover(...args),
+      isCached: (id, layer, expert) => hosting.isCached(id, layer, expert),
       isAnnounced: (id, { layer, expert }) => announcers(id, layer, expert).length > 0,
       priorOf: (peer) => hostPrior(peer, ledger.view(), experience),
     })
-    const driver = new Driver({ dispatcher, counts, completeness }, models, { wire: config.wire, combine: config.combine })
+    const cache = new ExpertCache({ hosting, log: info }, { budgetBytes: config.cacheBytes, wire: config.wire })
+    if (config.cacheBytes > 0) {
+      cache.start()
+      undo.push({ name: 'cache', step: () => cache.stop() })
+    }
+    const noted: Pick<RoutingCounts, 'add'> = {
+      add: (id, layer, chosen, rows) => {
+        counts.add(id, layer, chosen, rows)
+        if (config.cacheBytes > 0) cache.used(id, layer, chosen)
+      },
+    }
+    const driver = new Driver({ dispatcher, counts: noted, completeness }, models, { wire: config.wire, combine: config.combine })
     undo.push({ name: 'driver', step: () => driver.stop() })
 
     await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), {
@@ -303,7 +316,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const metrics = new Registry()
     const status = (): SwarmStatus =>
       swarmStatus({ config, mesh, models, hosting, view: () => ledger.view(), links, costs, holders, relaying, startedAt })
-    registerNodeMetrics(metrics, { host, links, driver, status, ledger })
+    registerNodeMetrics(metrics, { host, links, driver, dispatcher, cache, status, ledger })
     const api = createApi(
       {
         queries: driver,

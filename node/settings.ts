@@ -59,6 +59,12 @@ export const SETTINGS = Object.freeze([
     kind: 'text',
     help: 'memory for keys and values of all queries together (default: a quarter)',
   },
+  {
+    key: 'cache',
+    flag: '--cache <size>',
+    kind: 'text',
+    help: 'memory for experts that own questions use most, such as 1GB (default: none)',
+  },
   { key: 'threads', flag: '--threads <n>', kind: 'text', help: 'worker threads of the engine (default: one per core)' },
   { key: 'apiHost', flag: '--api-host <address>', kind: 'text', help: 'address of the HTTP API (default: 127.0.0.1)' },
   { key: 'apiPort', flag: '--api-port <port>', kind: 'text', help: 'port of the HTTP API, 0 for any (default: 4114)' },

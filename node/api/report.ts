@@ -17,6 +17,7 @@ function added(a: QueryReport, b: QueryReport): Partial<QueryReport> {
     },
     bytes: { sent: a.bytes.sent + b.bytes.sent, received: a.bytes.received + b.bytes.received },
     timeMs: { prompt: a.timeMs.prompt + b.timeMs.prompt, decode: a.timeMs.decode + b.timeMs.decode },
+    expertCache: { hits: a.expertCache.hits + b.expertCache.hits, picks: a.expertCache.picks + b.expertCache.picks },
     hosts: mergeHosts([...a.hosts, ...b.hosts]),
   }
 }

@@ -29,6 +29,8 @@ export interface DispatcherComponents {
   readonly tieSeed: number
   /** Whether a live peer announces the expert, linked or not. */
   readonly isAnnounced: (model: string, expert: { readonly layer: number; readonly expert: number }) => boolean
+  /** Whether this node keeps the expert for its own queries alone. */
+  readonly isCached: (model: string, layer: number, expert: number) => boolean
   /** What is known of a peer besides the latest calls. */
   readonly priorOf: (peer: string) => HostPrior
 }
@@ -73,6 +75,9 @@ const DISCOVERY_TIMEOUT_MS = 10_000
 /** Sends the rows of a layer to the hosts of their experts and sums what comes back; the rows of a host that fails go to another replica. */
 export class Dispatcher {
   readonly #components: DispatcherComponents
+  /** (row, expert) pairs dispatched so far, and those that the expert cache served. */
+  picks = 0
+  cacheHits = 0
 
   constructor(components: DispatcherComponents) {
     this.#components = components
@@ -84,6 +89,7 @@ export class Dispatcher {
    */
   async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
     const startedAt = performance.now()
+    this.picks += work.picks.pickRow.length
     const partials = await this.#runPatiently(context, work)
     into.fill(0)
     combine(work, partials, into)
@@ -257,6 +263,8 @@ export class Dispatcher {
         rowOf: group.rowOf,
         sentBytes: callFrameBytes(call),
         receivedBytes: replyFrameBytes(result.rowType, result.rows, result.width),
+        picks: group.pickRow.length,
+        cachedPicks: 0,
       })
       return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {
@@ -273,7 +281,7 @@ export class Dispatcher {
   }
 
   async #runLocally(context: DispatchContext, work: LayerWork, assigned: Assigned): Promise<Partial> {
-    const { costs, host } = this.#components
+    const { costs, host, isCached } = this.#components
     const { group } = assigned
     const startedAt = performance.now()
     const { outputs, queueUs, computeUs } = await host.compute(context.digest, {
@@ -286,7 +294,14 @@ export class Dispatcher {
     })
     const latencyUs = (performance.now() - startedAt) * 1000
     costs.succeeded(assigned.peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length })
-    context.tally.served({ peer: assigned.peer, local: true, layer: work.layer, rowOf: group.rowOf, sentBytes: 0, receivedBytes: 0 })
+    const picks = group.pickRow.length
+    const cachedPicks = group.runs.reduce(
+      (sum, { expert, from, to }) => sum + (isCached(context.model, work.layer, expert) ? to - from : 0),
+      0,
+    )
+    this.cacheHits += cachedPicks
+    const bytes = { sentBytes: 0, receivedBytes: 0 }
+    context.tally.served({ peer: assigned.peer, local: true, layer: work.layer, rowOf: group.rowOf, ...bytes, picks, cachedPicks })
     return { group, combined: false, data: outputs, remoteUs: 0 }
   }
 }

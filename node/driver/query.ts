@@ -65,6 +65,8 @@ export interface QueryReport {
   readonly timeMs: { readonly prompt: number; readonly decode: number }
   /** What the mesh adds to a layer of a decode pass: from dispatch to the combined rows, less the slowest host's compute. null without remote calls. */
   readonly meshUs: { readonly p50: number; readonly p95: number } | null
+  /** (token, expert) pairs computed, and those of them with experts that this node keeps for its own queries. */
+  readonly expertCache: { readonly hits: number; readonly picks: number }
   readonly hosts: readonly HostShare[]
 }
 

@@ -9,6 +9,9 @@ export interface ServedCall {
   readonly rowOf: Uint16Array
   readonly sentBytes: number
   readonly receivedBytes: number
+  /** (row, expert) pairs of it, and those of them that the expert cache served. */
+  readonly picks: number
+  readonly cachedPicks: number
 }
 
 /** What hears of the calls of a pass, and how they are to be made. */
@@ -35,6 +38,8 @@ export class Tally implements CallTally {
   #retried = 0
   #sentBytes = 0
   #receivedBytes = 0
+  #picks = 0
+  #cachedPicks = 0
   readonly #meshUs: number[] = []
   readonly #hosts = new Map<string, { local: boolean; calls: number; rows: number; layers: Set<number> }>()
 
@@ -49,7 +54,7 @@ export class Tally implements CallTally {
   }
 
   /** `rows` of a call's rows were this query's, and `share` of its bytes. */
-  add({ peer, local, layer, sentBytes, receivedBytes }: ServedCall, rows: number, share: number): void {
+  add({ peer, local, layer, sentBytes, receivedBytes, picks, cachedPicks }: ServedCall, rows: number, share: number): void {
     let host = this.#hosts.get(peer)
     if (host === undefined) this.#hosts.set(peer, (host = { local, calls: 0, rows: 0, layers: new Set() }))
     host.calls++
@@ -57,6 +62,8 @@ export class Tally implements CallTally {
     host.layers.add(layer)
     this.#sentBytes += sentBytes * share
     this.#receivedBytes += receivedBytes * share
+    this.#picks += picks * share
+    this.#cachedPicks += cachedPicks * share
   }
 
   retry(): void {
@@ -90,6 +97,7 @@ export class Tally implements CallTally {
       bytes: { sent: Math.round(this.#sentBytes), received: Math.round(this.#receivedBytes) },
       timeMs: { prompt: Math.round(this.promptMs), decode: Math.round(this.decodeMs) },
       meshUs: quantiles(this.#meshUs),
+      expertCache: { hits: Math.round(this.#cachedPicks), picks: Math.round(this.#picks) },
       hosts,
     }
   }

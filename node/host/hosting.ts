@@ -34,6 +34,9 @@ export interface HostingComponents {
 /** How long a shard that was given up is still answered: a ledger record and its gossip take well under a second. */
 export const DRAIN_MS = 3_000
 
+const SERVED = 1
+const CACHED = 2
+
 interface Slot {
   readonly model: HeldModel
   readonly shard: ShardEntry
@@ -49,7 +52,7 @@ export class Hosting {
   readonly #opening = new Map<string, Promise<HeldModel>>()
   /** By model, then shard CID. */
   readonly #slots = new Map<string, Map<string, Slot>>()
-  /** By model, then layer: 1 for each expert that this node's own driver may use. Read for every call, so kept beside the slots. */
+  /** By model, then layer: {@link SERVED} or {@link CACHED} for each expert that this node's own driver may use. Read for every call, so kept beside the slots. */
   readonly #usable = new Map<string, Uint8Array[]>()
   readonly #stopping = new AbortController()
   /** Hears when the served shards of a model have changed. */
@@ -93,7 +96,12 @@ export class Hosting {
 
   /** Whether this node's own driver may use the expert: not one that is about to be closed. */
   isUsable(id: string, layer: number, expert: number): boolean {
-    return this.#usable.get(id)?.[layer]?.[expert] === 1
+    return (this.#usable.get(id)?.[layer]?.[expert] ?? 0) !== 0
+  }
+
+  /** Whether the expert is here for this node's own queries alone. */
+  isCached(id: string, layer: number, expert: number): boolean {
+    return this.#usable.get(id)?.[layer]?.[expert] === CACHED
   }
 
   /** Serves the shard, fetched if need be; resolves once it has passed its self-test and is announced. Throws what fetching or testing throws. */
@@ -187,7 +195,7 @@ export class Hosting {
   #move(slot: Slot, state: ShardState): void {
     slot.state = state
     const { layer, first, last } = slot.shard
-    this.#usable.get(slot.model.id)![layer]!.fill(state === 'serving' || state === 'cached' ? 1 : 0, first, last + 1)
+    this.#usable.get(slot.model.id)![layer]!.fill(state === 'serving' ? SERVED : state === 'cached' ? CACHED : 0, first, last + 1)
   }
 
   #after(slot: Slot, task: () => Promise<void>): Promise<void> {

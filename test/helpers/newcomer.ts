@@ -59,6 +59,7 @@ export async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: re
     tieSeed: 0,
     discover: (...args) => keeper.discover(...args),
     isAnnounced: () => false,
+    isCached: () => false,
     priorOf: () => NO_PRIOR,
   })
   const completeness = new Completeness({ holders, announcers: () => [], discover: (...args) => keeper.discover(...args) })

@@ -78,6 +78,7 @@ export const REPORT: QueryReport = {
   bytes: { sent: 1000, received: 900 },
   meshUs: null,
   timeMs: { prompt: 3, decode: 20 },
+  expertCache: { hits: 1, picks: 40 },
   hosts: [
     { peer: 'peer-a', local: false, calls: 15, rows: 20, layers: [0, 2] },
     { peer: 'peer-b', local: true, calls: 1, rows: 1, layers: [1] },

@@ -43,7 +43,8 @@ class LocalDispatcher {
     const outputs = await this.experts.run({ layer: work.layer, x: work.x, rows, pickRow: picks.pickRow, pickExpert: picks.pickExpert })
     weightedSum({ rows, width, outputs, into, pickRow: picks.pickRow, pickWeight: picks.pickWeight })
     const rowOf = Uint16Array.from({ length: rows }, (_, i) => i)
-    context.tally.served({ peer: 'me', local: true, layer: work.layer, rowOf, sentBytes: 0, receivedBytes: 0 })
+    const counts = { sentBytes: 0, receivedBytes: 0, picks: picks.pickRow.length, cachedPicks: 0 }
+    context.tally.served({ peer: 'me', local: true, layer: work.layer, rowOf, ...counts })
   }
 }
 

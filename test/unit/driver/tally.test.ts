@@ -14,6 +14,7 @@ test('a query that did nothing reports nothing', () => {
     bytes: { sent: 0, received: 0 },
     timeMs: { prompt: 0, decode: 0 },
     meshUs: null,
+    expertCache: { hits: 0, picks: 0 },
     hosts: [],
   })
 })
@@ -21,14 +22,24 @@ test('a query that did nothing reports nothing', () => {
 test('calls, rows and layers add up per host; hosts come by peer id, layers ascending', () => {
   const tally = new Tally({ wire: 'f32', combine: 'driver', seed: 0 })
   const served = (peer: string, local: boolean, layer: number, rows: number): void =>
-    tally.served({ peer, local, layer, rowOf: new Uint16Array(rows), sentBytes: 0, receivedBytes: 0 })
+    tally.served({
+      peer,
+      local,
+      layer,
+      rowOf: new Uint16Array(rows),
+      sentBytes: 0,
+      receivedBytes: 0,
+      picks: 2 * rows,
+      cachedPicks: local ? rows : 0,
+    })
   served('z', false, 3, 2)
   served('me', true, 0, 5)
   served('z', false, 10, 1)
   served('z', false, 3, 1)
   served('b', false, 0, 1)
   tally.retry()
-  const { calls, hosts } = tally.report()
+  const { calls, hosts, expertCache } = tally.report()
+  assert.deepEqual(expertCache, { hits: 5, picks: 20 })
   assert.deepEqual(calls, { local: 1, remote: 4, retried: 1 })
   assert.deepEqual(hosts, [
     { peer: 'b', local: false, calls: 1, rows: 1, layers: [0] },
