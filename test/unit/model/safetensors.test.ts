@@ -3,6 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
+import fc from 'fast-check'
+import { isMeshError } from '../../../protocols/wire/errors.ts'
 import { openCheckpointTensors } from '../../../node/model/checkpoint-tensors.ts'
 import { plainTensor, readSafetensorsHeader } from '../../../node/model/safetensors.ts'
 import { TensorReader } from '../../../node/model/tensor-reader.ts'
@@ -123,4 +125,27 @@ test('refuses an index that names files elsewhere, missing files, and tensors he
   await writeFile(join(dir, 'two.safetensors'), same)
   await index({ a: 'one.safetensors', b: 'two.safetensors' })
   await assert.rejects(openCheckpointTensors(dir), { name: 'ModelError', message: /tensor a is in both/ })
+})
+
+test('whatever is wrong with a header, it is refused or read within the file', async (t) => {
+  const path = join(await temporaryDir(t), 'model.safetensors')
+  const whole = safetensorsBytes({ __metadata__: { format: 'pt' }, a: entry(0, 8), b: entry(8, 16, [1, 2]) }, data)
+  const seed = Math.floor(Math.random() * 2 ** 31)
+  t.diagnostic(`seed ${seed}`)
+  const change = fc.record({ at: fc.nat(whole.byteLength - 1), bytes: fc.uint8Array({ minLength: 1, maxLength: 8 }) })
+  const text = fc.record({ at: fc.nat(whole.byteLength - 1), bytes: fc.string({ maxLength: 6 }).map((value) => Buffer.from(value)) })
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.oneof(change, text), { maxLength: 4 }), fc.option(fc.nat(whole.byteLength)), async (changes, cut) => {
+      const bytes = Buffer.from(whole)
+      for (const { at, bytes: patch } of changes) bytes.set(patch.subarray(0, bytes.byteLength - at), at)
+      await writeFile(path, cut === null ? bytes : bytes.subarray(0, cut))
+      try {
+        const { tensors } = await readSafetensorsHeader(path)
+        for (const { begin, end } of tensors.values()) assert.ok(begin <= end && end <= bytes.byteLength)
+      } catch (error) {
+        assert.ok(isMeshError(error, 'ModelError'), String(error))
+      }
+    }),
+    { seed, numRuns: 500 },
+  )
 })
