@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ModelError } from '../errors.ts'
+import type { ArchitectureAdapter } from './architectures/adapter.ts'
 import { openCheckpointTensors } from './checkpoint-tensors.ts'
 import type { CheckpointTensors } from './checkpoint-tensors.ts'
 import { errorCode, parseJsonObject, readJsonObject, readSmallFile } from './files.ts'
@@ -20,6 +21,8 @@ export interface CheckpointSource {
   readonly generation: Record<string, unknown>
   readonly tokenizer: readonly TokenizerContent[]
   readonly openTensors: () => Promise<CheckpointTensors>
+  /** Where weights lie, if not where the architecture has them in Hugging Face's checkpoints. */
+  readonly weights?: Pick<ArchitectureAdapter, 'layerWeight' | 'expertWeight'>
 }
 
 /** One of {@link TOKENIZER_FILES}. */

@@ -27,7 +27,7 @@ export interface Checkpoint {
 
 /** Opens a Hugging Face folder or a GGUF file. Throws `ModelError` naming file, field or tensor and the remedy. */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
-  const { configPath, fields, generationPath, generation, tokenizer, openTensors } = await openSource(path)
+  const { configPath, fields, generationPath, generation, tokenizer, openTensors, weights } = await openSource(path)
   const hf = new HfConfig(fields, configPath)
   const adapter = findArchitecture(hf.raw('architectures'), configPath)
   const config = adapter.readConfig(hf, readEndTokens(fields, generation, configPath))
@@ -38,7 +38,7 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
       `${configPath}: eos_token_id ${stray}, here or in generation_config.json, is outside the vocabulary of ${config.vocabSize}`,
     )
   return {
-    adapter,
+    adapter: { ...adapter, ...weights },
     config,
     tiedEmbeddings: hf.flag('tie_word_embeddings', false),
     generation: readGeneration(generation, generationPath),

@@ -25,34 +25,3 @@ export function decodeFp8E4m3(codes: Uint8Array, into: Float32Array): void {
   if (codes.length !== into.length) throw new RangeError(`${codes.length} codes do not fill ${into.length} numbers`)
   for (let i = 0; i < codes.length; i++) into[i] = TABLE[codes[i]!]!
 }
-
-/** Some whole rows of a weight that is scaled block by block. */
-export interface ScaledRows {
-  /** [rows, columns], scaled in place. */
-  readonly numbers: Float32Array
-  readonly columns: number
-  /** Row of the whole weight with which `numbers` begins. */
-  readonly firstRow: number
-  /** The whole weight's factors: [ceil(rows / blockRows), ceil(columns / blockColumns)]. */
-  readonly scales: Float32Array
-  readonly blockRows: number
-  readonly blockColumns: number
-}
-
-/** Multiplies each number by its block's factor. Throws `RangeError` when `scales` has none for a row. */
-export function scaleBlocks(rows: ScaledRows): void {
-  const { numbers, columns, firstRow, scales, blockRows, blockColumns } = rows
-  const perRow = Math.ceil(columns / blockColumns)
-  const count = numbers.length / columns
-  if (!Number.isInteger(count) || Math.ceil((firstRow + count) / blockRows) * perRow > scales.length) {
-    throw new RangeError(`${scales.length} factors are too few for rows ${firstRow} to ${firstRow + count} of ${columns} numbers`)
-  }
-  for (let row = 0; row < count; row++) {
-    const firstScale = Math.floor((firstRow + row) / blockRows) * perRow
-    for (let block = 0; block < perRow; block++) {
-      const scale = scales[firstScale + block]!
-      const to = row * columns + Math.min(columns, (block + 1) * blockColumns)
-      for (let i = row * columns + block * blockColumns; i < to; i++) numbers[i]! *= scale
-    }
-  }
-}

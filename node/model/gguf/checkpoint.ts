@@ -7,15 +7,16 @@ import type { GgufMetadata } from './metadata.ts'
 import { openGgufFiles } from './split-files.ts'
 import { ggufTensors } from './tensors.ts'
 import { ggufTokenizer } from './tokenizer.ts'
+import { ggufWeights } from './weights.ts'
 
 /** Opens a GGUF file, or all files of a split one, as the Hugging Face checkpoint that it was made from. Throws `ModelError`. */
 export async function openGguf(path: string): Promise<CheckpointSource> {
   const model = await openGgufFiles(path)
   const { metadata } = model
-  const { pairedHead, fields } = ggufConfig(model)
+  const config = ggufConfig(model)
   return {
     configPath: path,
-    fields,
+    fields: config.fields,
     generationPath: path,
     generation: {
       temperature: metadata.number('general.sampling.temp'),
@@ -23,7 +24,8 @@ export async function openGguf(path: string): Promise<CheckpointSource> {
       top_p: metadata.number('general.sampling.top_p'),
     },
     tokenizer: await tokenizerFiles(path, metadata),
-    openTensors: () => Promise.resolve(ggufTensors({ ...model, path, pairedHead })),
+    openTensors: () => Promise.resolve(ggufTensors(model)),
+    weights: ggufWeights(config),
   }
 }
 

@@ -1,38 +1,16 @@
+import { COMMON_TENSORS } from '../architectures/adapter.ts'
 import { checkedTensors } from '../checkpoint-tensors.ts'
 import type { CheckpointTensors } from '../checkpoint-tensors.ts'
-import { sliceOf, unpaired } from '../source-tensor.ts'
-import type { SourceTensor } from '../source-tensor.ts'
-import { ggufName } from './tensor-names.ts'
+import type { GgufModel } from './split-files.ts'
 
-const Q_OR_K = /\.attn_[qk]\.weight$/
+/** The weights outside the layers, which are looked up by their Hugging Face names. */
+const COMMON: Readonly<Record<string, string>> = Object.freeze({
+  [COMMON_TENSORS.embed]: 'token_embd.weight',
+  [COMMON_TENSORS.finalNorm]: 'output_norm.weight',
+  [COMMON_TENSORS.lmHead]: 'output.weight',
+})
 
-export interface GgufTensorsInit {
-  readonly path: string
-  readonly files: readonly string[]
-  readonly tensors: ReadonlyMap<string, SourceTensor>
-  /** Size of a head where rows of q and k are stored in pairs. */
-  readonly pairedHead: number | undefined
-}
-
-/** A GGUF file's weights under their Hugging Face names, and as Hugging Face orders them. */
-export function ggufTensors({ path, files, tensors, pairedHead }: GgufTensorsInit): CheckpointTensors {
-  const find = (hfName: string): SourceTensor | undefined => {
-    const place = ggufName(hfName)
-    if (place === undefined) return undefined
-    const { name, expert } = place
-    const tensor = tensors.get(name)
-    if (expert !== undefined) {
-      // Conversions of early 2024 hold each expert by itself: blk.0.ffn_gate.3.weight.
-      if (tensor === undefined) return tensors.get(name.replace('_exps.', `.${expert}.`))
-      return expert < tensor.shape[0]! ? sliceOf(tensor, expert) : undefined
-    }
-    if (tensor === undefined) return undefined
-    return pairedHead !== undefined && Q_OR_K.test(name) ? unpaired(tensor, pairedHead) : asMatrix(tensor, hfName)
-  }
-  return checkedTensors({ origin: path, files, find })
-}
-
-/** A gate of one row is a vector in GGUF files. */
-function asMatrix(tensor: SourceTensor, hfName: string): SourceTensor {
-  return hfName.endsWith('.shared_expert_gate.weight') && tensor.shape.length === 1 ? { ...tensor, shape: [1, tensor.shape[0]!] } : tensor
+/** A model's tensors by their names in GGUF files. */
+export function ggufTensors({ path, files, tensors }: GgufModel): CheckpointTensors {
+  return checkedTensors({ origin: path, files, find: (name) => tensors.get(COMMON[name] ?? name) })
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { decodeFp8E4m3, scaleBlocks } from '../../../../node/model/dtypes/fp8.ts'
+import { decodeFp8E4m3 } from '../../../../node/model/dtypes/fp8.ts'
 
 function decode(...codes: number[]): number[] {
   const into = new Float32Array(codes.length)
@@ -20,19 +20,6 @@ test('codes of one sign rise with their value', () => {
   for (let i = 1; i < values.length; i++) assert.ok(values[i]! > values[i - 1]!)
 })
 
-test('each block is multiplied by its own factor, also where the last ones are cut off', () => {
-  // A weight [5, 7] in blocks of 2 x 3, read from row 1 on: rows 1 to 4.
-  const numbers = new Float32Array(4 * 7).fill(1)
-  const scales = Float32Array.from({ length: 9 }, (_, i) => i + 1)
-  scaleBlocks({ numbers, columns: 7, firstRow: 1, scales, blockRows: 2, blockColumns: 3 })
-  const first = [1, 1, 1, 2, 2, 2, 3]
-  const middle = [4, 4, 4, 5, 5, 5, 6]
-  const last = [7, 7, 7, 8, 8, 8, 9]
-  assert.deepEqual([...numbers], [first, middle, middle, last].flat())
-})
-
 test('what does not fit together is refused', () => {
   assert.throws(() => decodeFp8E4m3(new Uint8Array(3), new Float32Array(4)), RangeError)
-  const rows = { numbers: new Float32Array(4), columns: 2, firstRow: 1, scales: new Float32Array(1), blockRows: 2, blockColumns: 2 }
-  assert.throws(() => scaleBlocks(rows), RangeError)
 })
