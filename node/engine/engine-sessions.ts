@@ -31,7 +31,10 @@ export class EngineSessions {
         next.resolve(await this.#handle(next.request))
       } catch (error) {
         next.reject(error)
+        continue
       }
+      // Answered first: what is asked of other machines meanwhile takes its time.
+      if (next.request.op === 'attend') await this.#trunks.get(next.request.trunk)?.finishLayer(next.request.pass)
     }
     this.#busy = false
   }
@@ -59,7 +62,7 @@ export class EngineSessions {
         this.#trunks.set(request.trunk, new WorkerTrunk(request.config, request.embedding, request.kv))
         return null
       case 'open-layer':
-        await this.#trunkOf(request.trunk).openLayer(request.layer, request.before, request.after)
+        await this.#trunkOf(request.trunk).openLayer(request.layer, request)
         return null
       case 'open-head':
         await this.#trunkOf(request.trunk).openHead(request.source)

@@ -7,7 +7,7 @@ import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
 import type { KvCache, KvUsage, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
 import type { EngineWorker } from './engine-worker.ts'
 import { headGraph } from './graph/head-graph.ts'
-import { afterAttentionGraph, beforeAttentionGraph } from './graph/layer-graph.ts'
+import { afterAttentionGraph, beforeAttentionGraph, sharedExpertGraph } from './graph/layer-graph.ts'
 import { KvBlocks } from './kv-blocks.ts'
 import type { KvBudget } from './kv-blocks.ts'
 import { BLOCK_TOKENS, kvTokenBytes } from './kv-shape.ts'
@@ -61,7 +61,9 @@ export async function openOnnxTrunk(init: {
       const weights = blobWeights(file, manifest, blob.tensors)
       const before = { model: beforeAttentionGraph(config, weights), folder: file.folder }
       const after = { model: afterAttentionGraph(config, layer, weights), folder: file.folder }
-      await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, before, after }))
+      const graph = sharedExpertGraph(config, layer, weights)
+      const shared = graph === null ? null : { model: graph, folder: file.folder }
+      await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, before, after, shared }))
     }
     const head = findBlob(manifest, 'head', () => true, 'head blob')
     const file = await openBlob(model, head)

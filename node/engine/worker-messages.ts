@@ -57,7 +57,14 @@ export type WorkerRequest =
       readonly embedding: EmbeddingSource
       readonly kv: KvLayout
     }
-  | { readonly op: 'open-layer'; readonly trunk: number; readonly layer: number; readonly before: GraphSource; readonly after: GraphSource }
+  | {
+      readonly op: 'open-layer'
+      readonly trunk: number
+      readonly layer: number
+      readonly before: GraphSource
+      readonly after: GraphSource
+      readonly shared: GraphSource | null
+    }
   | { readonly op: 'open-head'; readonly trunk: number; readonly source: GraphSource }
   | { readonly op: 'close-trunk'; readonly trunk: number }
   /** `start` comes with the pass's first layer. */

@@ -15,6 +15,7 @@ import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker
 interface Layer {
   readonly before: InferenceSession
   readonly after: InferenceSession
+  readonly shared: InferenceSession | null
   readonly shape: AttentionShape
   readonly kv: KvPool
 }
@@ -26,6 +27,10 @@ interface RunningPass {
   /** Inputs that stay the same in all layers. */
   readonly feeds: Readonly<Record<'moe' | 'cos' | 'sin', Tensor>>
   h: Tensor
+  /** What is left to do for the layer that was answered last. */
+  rest: (() => Promise<void>) | null
+  /** Why it could not be done. */
+  failure: Error | null
 }
 
 /** A trunk inside its worker: sessions, key-value memory and the passes under way. */
@@ -47,11 +52,12 @@ export class WorkerTrunk {
     this.#attention = new WorkerAttention(kv.type)
   }
 
-  async openLayer(layer: number, before: GraphSource, after: GraphSource): Promise<void> {
+  async openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }): Promise<void> {
     const shape = attentionShape(this.#config, layer)
     this.#layers[layer] = {
-      before: await createSession(before),
-      after: await createSession(after),
+      before: await createSession(graphs.before),
+      after: await createSession(graphs.after),
+      shared: graphs.shared === null ? null : await createSession(graphs.shared),
       shape,
       kv: new KvPool(shape, this.#kv.type, this.#kv.maxBlocks),
     }
@@ -92,13 +98,18 @@ export class WorkerTrunk {
         cos: new Tensor('float32', cos, [rows, half]),
         sin: new Tensor('float32', sin, [rows, half]),
       },
+      rest: null,
+      failure: null,
     })
   }
 
-  /** All rows of the pass go through the weights together; each sequence attends to its own blocks. */
+  /**
+   * All rows of the pass go through the weights together; each sequence attends to its own blocks.
+   * `finishLayer` is called once the answer is on its way.
+   */
   async attend(number: number, layer: number): Promise<void> {
     const pass = this.#pass(number)
-    const { before, after, shape, kv } = this.#layers[layer]!
+    const { before, after, shared, shape, kv } = this.#layers[layer]!
     const out = await before.run({ ...pass.feeds, h: pass.h })
     const vectors = [out['new_k'], out['new_v']].flatMap((tensor) => (tensor === undefined ? [] : [tensor.data as Float32Array]))
     const inputs = { queries: out['queries']!.data as Float32Array, sinks: out['sink_scores'] ?? null }
@@ -115,8 +126,25 @@ export class WorkerTrunk {
       pass.memory.weights.set(weights!.data as Float32Array)
       pass.memory.experts.set(experts!.data as Int32Array)
     }
+    if (shared !== null) {
+      pass.rest = async () => {
+        const { h3 } = await shared.run({ x: x!, h2: h2! })
+        pass.h = h3!
+      }
+    }
     // Consumed into the residual stream: the caller may add the next layer's experts from zero.
     pass.memory.moe.fill(0)
+  }
+
+  /** Computes the shared expert of the layer that was attended to last. What goes wrong is told by the next call on the pass. */
+  async finishLayer(number: number): Promise<void> {
+    const pass = this.#passes.get(number)
+    if (pass === undefined || pass.rest === null) return
+    const { rest } = pass
+    pass.rest = null
+    await rest().catch((error: Error) => {
+      pass.failure = error
+    })
   }
 
   /** [rows, vocab] */
@@ -150,6 +178,7 @@ export class WorkerTrunk {
     for (const layer of this.#layers.splice(0)) {
       await layer?.before.release()
       await layer?.after.release()
+      await layer?.shared?.release()
     }
     await this.#attention.close()
     await this.#head?.release()
@@ -159,6 +188,7 @@ export class WorkerTrunk {
   #pass(pass: number): RunningPass {
     const running = this.#passes.get(pass)
     if (running === undefined) throw new Error('the pass has not begun or has ended')
+    if (running.failure !== null) throw running.failure
     return running
   }
 }

@@ -41,50 +41,57 @@ export function beforeAttentionGraph(config: ModelConfig, weights: BlobWeights):
 }
 
 /**
- * All of one layer that comes after the attention but its routed experts, for n tokens of any sequences.
+ * What comes after the attention of one layer up to what its experts are asked, for n tokens of any sequences; all of a dense layer.
  *
  * Inputs: `h1` f32 [1, n, hidden], `attention` f32 [1, n, heads * width].
  * Outputs: `h2` [1, n, hidden]; in a layer with experts also `x` [1, n, hidden] (what they are fed), `weights` f32 and `experts` i32 [1, n, k].
  */
 export function afterAttentionGraph(config: ModelConfig, layer: number, weights: BlobWeights): Uint8Array {
   const { hiddenSize, attention, scales } = config
+  const dense = isDense(config, layer) ? config.dense : null
   const graph = new OnnxGraph('after_attention')
   graph.input('h1', 'f32', [1, 'n', hiddenSize])
   graph.input('attention', 'f32', [1, 'n', attention.heads * cacheShape(config).width])
   graph.output('h2', 'f32', [1, 'n', hiddenSize])
-  if (!isDense(config, layer)) {
-    graph.output('x', 'f32', [1, 'n', hiddenSize])
-    graph.output('weights', 'f32', [1, 'n', config.expertsPerToken])
-    graph.output('experts', 'i32', [1, 'n', config.expertsPerToken])
-  }
 
   if (attention.kind === 'grouped') addGroupedOutput(graph, weights, config, attention)
   else addLatentOutput(graph, weights, config, attention)
   const attended = addScale(graph, 'attn_out', scales.residual)
   weights.addPlain(graph, 'ffn_norm', [hiddenSize])
-
-  // What the trunk itself computes of the rest is part of the residual stream at once.
-  const own = isDense(config, layer) ? config.dense : config.shared
-  const sum = own === null ? 'h2' : 'attn_sum'
   const epsilon = { epsilon: { float: config.normEpsilon } }
+  const sum = dense === null ? 'h2' : 'attn_sum'
   graph.microsoft('SkipSimplifiedLayerNormalization', ['h1', attended, 'ffn_norm'], ['x', '', '', sum], epsilon)
-  if (isDense(config, layer)) {
-    addMlp(graph, weights, { ...OWN_MLP, prefix: 'dense_', output: 'own', hiddenSize, size: config.dense!.size })
-  } else {
+  if (dense === null) {
+    graph.output('x', 'f32', [1, 'n', hiddenSize])
+    graph.output('weights', 'f32', [1, 'n', config.expertsPerToken])
+    graph.output('experts', 'i32', [1, 'n', config.expertsPerToken])
     addRouter(graph, weights, config)
-    if (config.shared !== null) addShared(graph, weights, config.shared, hiddenSize)
+  } else {
+    addMlp(graph, weights, { ...OWN_MLP, prefix: 'dense_', output: 'own', hiddenSize, size: dense.size })
+    graph.node('Add', [sum, addScale(graph, 'own', scales.residual)], ['h2'])
   }
-  if (own !== null) graph.node('Add', [sum, addScale(graph, 'own', scales.residual)], ['h2'])
   return graph.toBytes()
 }
 
-/** `own`: the shared expert's output, times the sigmoid of its gate where it has one. */
-function addShared(graph: OnnxGraph, weights: BlobWeights, shared: NonNullable<ModelConfig['shared']>, hiddenSize: number): void {
-  const output = shared.gated ? 'shared_out' : 'own'
+/**
+ * The shared expert of a layer, or null where it has none: `x` and `h2` of {@link afterAttentionGraph} → `h3` [1, n, hidden], the residual
+ * stream with the shared expert's part. A graph of its own, so that it can be computed while routed experts are waited for.
+ */
+export function sharedExpertGraph(config: ModelConfig, layer: number, weights: BlobWeights): Uint8Array | null {
+  const { hiddenSize, shared, scales } = config
+  if (shared === null || isDense(config, layer)) return null
+  const graph = new OnnxGraph('shared_expert')
+  graph.input('x', 'f32', [1, 'n', hiddenSize])
+  graph.input('h2', 'f32', [1, 'n', hiddenSize])
+  graph.output('h3', 'f32', [1, 'n', hiddenSize])
+  const output = shared.gated ? 'ungated' : 'own'
   addMlp(graph, weights, { ...OWN_MLP, prefix: 'shared_', output, hiddenSize, size: shared.size })
-  if (!shared.gated) return
-  weights.addPlain(graph, 'shared_scale', [hiddenSize, 1])
-  graph.node('MatMul', ['x', 'shared_scale'], ['shared_logit'])
-  graph.node('Sigmoid', ['shared_logit'], ['shared_gate_value'])
-  graph.node('Mul', [output, 'shared_gate_value'], ['own'])
+  if (shared.gated) {
+    weights.addPlain(graph, 'shared_scale', [hiddenSize, 1])
+    graph.node('MatMul', ['x', 'shared_scale'], ['gate_logit'])
+    graph.node('Sigmoid', ['gate_logit'], ['gate'])
+    graph.node('Mul', [output, 'gate'], ['own'])
+  }
+  graph.node('Add', ['h2', addScale(graph, 'own', scales.residual)], ['h3'])
+  return graph.toBytes()
 }
