@@ -1,4 +1,5 @@
 import { bitmapMembers } from '../crdt/index.ts'
+import type { Connection } from '@libp2p/interface'
 import type { LedgerView } from '../crdt/index.ts'
 import type { ModelInfo, PeerStatus, SwarmStatus } from './api/services.ts'
 import type { Config } from './config.ts'
@@ -7,6 +8,7 @@ import type { Hosting } from './host/hosting.ts'
 import type { Candidate, Holders } from './driver/holders.ts'
 import type { ExpertLinks } from './net/expert-links.ts'
 import { expertLayers } from './model/model-config.ts'
+import { bestConnection } from './net/link-kind.ts'
 import type { Mesh } from './net/mesh.ts'
 import type { Relaying } from './net/relaying.ts'
 import { coverageOf, rangesOf } from './router/coverage.ts'
@@ -82,7 +84,12 @@ function replicasOf(candidates: readonly Candidate[]): (layer: number, expert: n
 function peerStatuses({ mesh, view, links, costs }: SwarmStatusComponents): PeerStatus[] {
   const self = mesh.peerId.toString()
   const authors = view().authors
-  const connections = new Map(mesh.getConnections().map((connection) => [connection.remotePeer.toString(), connection]))
+  const connections = new Map<string, Connection>()
+  for (const connection of mesh.getConnections()) {
+    const peer = connection.remotePeer.toString()
+    const known = connections.get(peer)
+    connections.set(peer, known === undefined ? connection : (bestConnection([known, connection]) ?? connection))
+  }
   const peers = new Set([...authors.keys(), ...connections.keys()])
   peers.delete(self)
   return [...peers].sort().map((peer) => {

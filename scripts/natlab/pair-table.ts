@@ -14,9 +14,10 @@ export function pairTable(results: ReadonlyMap<string, readonly PairResult[]>): 
       ms(runs.map((run) => run.firstAnswerMs)),
       rate(runs.map((run) => run.tokensPerSecondBefore)),
       rate(runs.map((run) => run.tokensPerSecondAfter)),
+      String(runs.reduce((sum, run) => sum + run.retried, 0)),
     ]
   })
-  const head = ['PAIR', 'DIRECT', 'LINKS', 'CONNECTED', '+ DIRECT', 'FIRST ANSWER', 'TOKENS/S FIRST', 'TOKENS/S SETTLED']
+  const head = ['PAIR', 'DIRECT', 'LINKS', 'CONNECTED', '+ DIRECT', 'FIRST ANSWER', 'TOKENS/S FIRST', 'TOKENS/S SETTLED', 'REPEATED CALLS']
   return table(head, rows)
 }
 

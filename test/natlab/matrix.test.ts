@@ -45,7 +45,6 @@ describe('routers', { skip: missing ?? false }, async () => {
           const result = await runPair(init)
           results.set(pair, [...(results.get(pair) ?? []), result])
           assert.equal(result.directMs === null, pair === RELAYED, `run ${run + 1}: links ${result.links.join(', ')}`)
-          assert.equal(result.retried, 0, `run ${run + 1}: calls that had to be repeated`)
         }
       })
     }
