@@ -1,9 +1,14 @@
 import { Command, CommanderError } from 'commander'
 import { MeshError } from '../protocols/wire/errors.ts'
 import { askCommand } from './cli/ask.ts'
+import { doctorCommand } from './cli/doctor.ts'
+import { downCommand } from './cli/down.ts'
 import { holdCommand, releaseCommand } from './cli/hold.ts'
+import { inviteCommand } from './cli/invite.ts'
+import { joinCommand } from './cli/join.ts'
 import { modelsCommand } from './cli/models.ts'
 import { packCommand } from './cli/pack.ts'
+import { peersCommand } from './cli/peers.ts'
 import { statusCommand } from './cli/status.ts'
 import { upCommand } from './cli/up.ts'
 import { defaultDataDir } from './config.ts'
@@ -19,8 +24,13 @@ const program = new Command('skein')
   .version(VERSION)
   .showSuggestionAfterError()
   .addCommand(upCommand())
+  .addCommand(downCommand())
+  .addCommand(joinCommand())
+  .addCommand(inviteCommand())
   .addCommand(askCommand())
   .addCommand(statusCommand())
+  .addCommand(peersCommand())
+  .addCommand(doctorCommand())
   .addCommand(modelsCommand())
   .addCommand(holdCommand())
   .addCommand(releaseCommand())

@@ -29,13 +29,16 @@ import { createBlobStore } from './model/blob-store.ts'
 import { registerNodeMetrics } from './metrics.ts'
 import { ExpertLinks } from './net/expert-links.ts'
 import { Greeter } from './net/greeter.ts'
+import { LinkWatch } from './net/link-watch.ts'
 import { loadIdentity } from './net/identity.ts'
 import { Liveness } from './net/liveness.ts'
 import { createMesh, startMesh } from './net/mesh.ts'
 import { openMeshDatastore } from './net/mesh-datastore.ts'
 import { PunchKeeper } from './net/punch/punch-keeper.ts'
 import { Puncher } from './net/punch/puncher.ts'
+import { NetworkReporter } from './net/network-report.ts'
 import { ProviderRecords } from './net/provider-records.ts'
+import { Rejoiner } from './net/rejoiner.ts'
 import { Relaying } from './net/relaying.ts'
 import { repeat } from './repeat.ts'
 import { CostModel } from './router/cost-model.ts'
@@ -245,8 +248,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const greeter = new Greeter({ mesh, log: debug })
     greeter.start()
     undo.push({ name: 'greeter', step: () => greeter.stop() })
-    if (config.punch.isOn) {
-      const puncher = new Puncher({ mesh, parts: mesh.services.parts, port: config.punch.port, log: info })
+    const puncher = config.punch.isOn ? new Puncher({ mesh, parts: mesh.services.parts, port: config.punch.port, log: info }) : null
+    if (puncher !== null) {
       await puncher.start()
       undo.push({ name: 'puncher', step: () => puncher.stop() })
       const punchKeeper = new PunchKeeper({ mesh, puncher, log: info })
@@ -257,6 +260,12 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: gate.swarm.id })
     await relaying.start()
     undo.push({ name: 'relaying', step: () => relaying.stop() })
+    const watch = new LinkWatch({ mesh, onBadRelay: (relay) => relaying.leave(relay), log: info })
+    watch.start()
+    undo.push({ name: 'link watch', step: () => watch.stop() })
+    const rejoiner = new Rejoiner({ mesh, bootstrap: config.bootstrap, log: info })
+    rejoiner.start()
+    undo.push({ name: 'rejoiner', step: () => rejoiner.stop() })
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
     await replication.start()
     undo.push({ name: 'replication', step: () => replication.stop() })
@@ -317,6 +326,17 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const status = (): SwarmStatus =>
       swarmStatus({ config, mesh, models, hosting, view: () => ledger.view(), links, costs, holders, relaying, startedAt })
     registerNodeMetrics(metrics, { host, links, driver, dispatcher, cache, status, ledger })
+    const invite = (options: { expiresAt: number; uses: number }): Promise<string> =>
+      swarmGate.invite({ ...options, addresses: inviteAddresses(mesh.getMultiaddrs()) })
+    const reporter = new NetworkReporter({
+      mesh,
+      relaying,
+      watch,
+      rejoiner,
+      puncher,
+      members: () => new Map([...ledger.view().authors].map(([peer, { profile }]) => [peer, profile?.name ?? null])),
+      swarm: () => ({ name: gate.swarm.name, isPrivate: gate.swarm.founder !== null, isAdmitted: !swarmGate.isWaitingForAdmission() }),
+    })
     const api = createApi(
       {
         queries: driver,
@@ -325,11 +345,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
         experts: () => expertMaps({ models, view: ledger.view(), nowMs: Date.now() }),
         metrics,
         holdings,
+        network: { peers: () => reporter.peers(), report: () => reporter.report(), invite },
       },
       { host: config.api.host, port: config.api.port, apiKey: config.api.key, log: info },
     )
-    const invite = (options: { expiresAt: number; uses: number }): Promise<string> =>
-      swarmGate.invite({ ...options, addresses: inviteAddresses(mesh.getMultiaddrs()) })
     const { url } = await api.start()
     undo.push({ name: 'api', step: () => api.stop() })
     const apiFile = join(config.dataDir, API_FILE)

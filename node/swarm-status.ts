@@ -73,6 +73,7 @@ export function modelInfos(components: Pick<SwarmStatusComponents, 'models' | 'h
       createdAt: model.openedAt,
       maxContext: manifest.config.maxContext,
       coverage: coverageOf(manifest, replicasOf(components.holders.candidates(model.id))),
+      expertBytes: manifest.blobs.reduce((sum, blob) => sum + (blob.role === 'experts' ? blob.bytes : 0), 0),
     }
   })
 }

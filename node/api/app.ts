@@ -14,6 +14,7 @@ import { eventStream } from './event-stream.ts'
 import type { Format } from './format.ts'
 import type { HoldingEvent } from '../host/holdings-service.ts'
 import type { Guard } from './guard.ts'
+import { parseInviteRequest } from './invite-request.ts'
 import { parseHoldRequest, parseReleaseRequest } from './holdings-request.ts'
 import type { ApiMetrics } from './metrics.ts'
 import type { Page } from './page.ts'
@@ -175,6 +176,12 @@ export function createApp(init: AppInit): App {
     '/api/release',
     holdings(parseReleaseRequest, (request, signal) => services.holdings.release(request, signal)),
   )
+  route('POST', '/api/invite', async (c) => {
+    const request = parseInviteRequest(await readJson(c.env.incoming, init.bodyBytes))
+    return c.json({ invite: await services.network.invite(request), expiresAt: request.expiresAt, uses: request.uses })
+  })
+  route('GET', '/api/peers', (c) => c.json({ peers: services.network.peers() }))
+  route('GET', '/api/network', async (c) => c.json(await services.network.report()))
   route('GET', '/api/swarm', (c) => c.json(services.swarm()))
   route('GET', '/api/experts', (c) => c.json({ models: services.experts() }))
   route('GET', '/', (c) => c.html(page.html, 200, { 'content-security-policy': page.csp, 'referrer-policy': 'no-referrer' }))

@@ -1,4 +1,5 @@
 import type { Registry } from 'prom-client'
+import type { NetworkReport, PeerReach } from '../net/network-report.ts'
 import type { HoldingEvent, HoldingsRequest } from '../host/holdings-service.ts'
 import type { QueryService } from '../driver/query.ts'
 import type { Coverage } from '../router/coverage.ts'
@@ -11,6 +12,7 @@ export interface ApiServices {
   experts(): readonly ExpertMap[]
   readonly metrics: Registry
   readonly holdings: HoldingsDoor
+  readonly network: NetworkDoor
 }
 
 /** Takes experts up and gives them up while the node runs; each step is told as it is done. */
@@ -29,6 +31,8 @@ export interface ModelInfo {
   readonly createdAt: number
   readonly maxContext: number
   readonly coverage: Coverage
+  /** Of all experts, packed. */
+  readonly expertBytes: number
 }
 
 /** Use and coverage of every expert of a model, by layer and expert, as the ledger of the whole swarm has them. */
@@ -66,6 +70,14 @@ export interface SwarmStatus {
   /** Experts hosted here, per model. */
   readonly holdings: readonly { readonly model: string; readonly layers: readonly { readonly layer: number; readonly experts: string }[] }[]
   readonly routing: readonly { readonly model: string; readonly tokens: number }[]
+}
+
+/** How the node is connected, and how others can be. */
+export interface NetworkDoor {
+  peers(): readonly PeerReach[]
+  report(): Promise<NetworkReport>
+  /** `expiresAt` in milliseconds since 1970; `uses` 0 for any number. Throws `InvalidRequestError` where the swarm cannot do it. */
+  invite(options: { readonly expiresAt: number; readonly uses: number }): Promise<string>
 }
 
 /** How a node takes part in relaying. */

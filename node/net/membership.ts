@@ -26,6 +26,8 @@ const OPEN_SWARM_SERVES = [
   '/libp2p/autonat/2/dial-request',
   '/libp2p/autonat/2/dial-back',
 ]
+/** Peers whose clocks are remembered. */
+const MAX_CLOCKS = 64
 /** From a refusal to the end of the connection. */
 const LAST_WORDS_MS = 1_000
 /** Peers of which it is remembered why they were refused. */
@@ -48,6 +50,8 @@ export class Membership {
   readonly #open: ReadonlySet<string>
   readonly #proofs = new Map<string, Proof>()
   readonly #refusals = new Map<string, string>()
+  /** Peer → how far its clock was ahead of this node's. */
+  readonly #clocks = new Map<string, number>()
   #stopping = new AbortController()
 
   constructor(components: MembershipComponents, init: MembershipInit) {
@@ -85,6 +89,12 @@ export class Membership {
   /** Why peers were refused lately, the newest last. */
   refusals(): ReadonlyMap<string, string> {
     return this.#refusals
+  }
+
+  /** How far the clocks of peers dialled lately are ahead of this node's, the middle one, in milliseconds; null before the first. */
+  clockAheadMs(): number | null {
+    const sorted = [...this.#clocks.values()].sort((a, b) => a - b)
+    return sorted[Math.floor(sorted.length / 2)] ?? null
   }
 
   /** Resolves once the peer has proved that it belongs to the swarm, on this connection; rejects when it can't. */
@@ -132,7 +142,7 @@ export class Membership {
       const peer = keyOf(connection.remotePeer)
       const stream = await connection.newStream(MEMBERSHIP_PROTOCOL, { signal, runOnLimitedConnection: true })
       try {
-        const { granted } = await proveMembership(stream, {
+        const { granted, clockAheadMs } = await proveMembership(stream, {
           swarm: gate.swarm.tag,
           key: gate.swarm.proofKey,
           self: keyOf(this.#components.peerId),
@@ -141,6 +151,8 @@ export class Membership {
           papers: (transcript) => gate.papers(transcript),
           signal,
         })
+        this.#clocks.set(connection.remotePeer.toString(), clockAheadMs)
+        if (this.#clocks.size > MAX_CLOCKS) this.#clocks.delete(this.#clocks.keys().next().value!)
         await gate.accept(granted)
       } catch (error) {
         stream.abort(error as Error)

@@ -68,6 +68,7 @@ const STREAM_INACTIVITY_MS = 24 * 3600 * 1000
 /** libp2p's default of 5 a second per remote address cuts off peers that share one (several nodes on a machine, CGNAT). */
 const INBOUND_CONNECTIONS_PER_SECOND = 100
 const MAX_CONNECTIONS = 512
+const REMEMBER_MS = 30 * 24 * 3600 * 1000
 /** A relay that pauses a stream has this much sent to it at most; libp2p resets a paused stream that has more unread. */
 const MAX_STREAM_WINDOW_BYTES = 4 * 1024 * 1024
 /** libp2p waits a second before it dials the bootstrap peers; by then they could have answered. */
@@ -87,6 +88,8 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     privateKey: init.privateKey,
     datastore: init.datastore,
     nodeInfo: { name: 'skein', version: init.version, userAgent: `skein/${init.version}` },
+    // Peers met are the way back into the swarm when no bootstrap node lives any more; libp2p would forget them within hours.
+    peerStore: { maxAddressAge: REMEMBER_MS, maxPeerAge: REMEMBER_MS },
     addresses: { listen: [...init.listen, ...RELAY_LISTENERS], appendAnnounce: [...(init.announce ?? [])] },
     transports: [tcp(), askedRelays(), ...(await moreTransports(init.listen))],
     ...(swarm.transportKey === null ? {} : { connectionProtector: preSharedKey({ psk: pskFile(swarm.transportKey) }) }),

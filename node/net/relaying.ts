@@ -63,6 +63,11 @@ export class Relaying {
     await mesh.services.relay.close()
   }
 
+  /** A relay turned out not to do its work. */
+  leave(relay: string): void {
+    this.#keeper.leave(relay, 'connections of several peers fell silent over it')
+  }
+
   status(): RelayStatus {
     const { mesh } = this.#components
     return {

@@ -27,6 +27,8 @@ export interface MembershipResult {
   readonly peerCredential: Uint8Array
   /** The credential granted for a claim, not yet checked; empty otherwise. */
   readonly granted: Uint8Array
+  /** How far the peer's clock is ahead of this node's, give or take half the round trip; milliseconds. */
+  readonly clockAheadMs: number
 }
 
 /**
@@ -38,8 +40,10 @@ export async function proveMembership(stream: Stream, init: MembershipClientInit
   const { key, signal } = init
   const messages = lpStream(stream, { maxDataLength: LIMITS.maxMessageBytes })
   const dialerNonce = randomBytes(NONCE_BYTES)
+  const sentAt = Date.now()
   await messages.write(encodeMessage({ kind: 'hello', nonce: dialerNonce }), { signal })
   const challenge = decodeMessage((await messages.read({ signal })).subarray(), 'challenge')
+  const clockAheadMs = challenge.timeMs - (sentAt + Date.now()) / 2
   const transcript = { swarm: init.swarm, dialerNonce, listenerNonce: challenge.nonce, dialer: init.self, listener: init.peer }
   if (!isProof(challenge.mac, key, 'listener', transcript)) {
     throw new PeerRefusedError('wrongKey', 'the peer is of another swarm, or has another key for it')
@@ -50,7 +54,7 @@ export async function proveMembership(stream: Stream, init: MembershipClientInit
   const { verdict, credential } = decodeMessage((await messages.read({ signal })).subarray(), 'verdict')
   if (verdict === 'malformed') throw new InvalidMessageError('the peer could not read our proof')
   if (verdict !== 'member') throw new PeerRefusedError(verdict, REFUSALS[verdict])
-  return { peerCredential: challenge.credential, granted: credential }
+  return { peerCredential: challenge.credential, granted: credential, clockAheadMs }
 }
 
 const REFUSALS = Object.freeze({

@@ -45,7 +45,9 @@ export async function judgeMembership(stream: Stream, init: MembershipHandlerIni
     const listenerNonce = randomBytes(NONCE_BYTES)
     const transcript = { swarm: init.swarm, dialerNonce: hello.nonce, listenerNonce, dialer: init.peer, listener: init.self }
     const mac = prove(key, 'listener', transcript)
-    await messages.write(encodeMessage({ kind: 'challenge', nonce: listenerNonce, mac, credential: init.credential }), { signal })
+    await messages.write(encodeMessage({ kind: 'challenge', nonce: listenerNonce, mac, timeMs: Date.now(), credential: init.credential }), {
+      signal,
+    })
     const proof = decodeMessage((await messages.read({ signal })).subarray(), 'proof')
     if (!isProof(proof.mac, key, 'dialer', transcript)) return await answer({ verdict: 'wrongKey' })
     return await answer(await init.judge(proof.papers, transcript))

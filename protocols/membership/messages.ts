@@ -1,4 +1,5 @@
 import { InvalidMessageError } from '../wire/errors.ts'
+import { u64 } from './credential.ts'
 import { MAC_BYTES, MessageKind, NONCE_BYTES, PapersKind, Verdict } from './protocol.ts'
 import type { VerdictName } from './protocol.ts'
 
@@ -10,11 +11,18 @@ export interface Papers {
 
 export type MembershipMessage =
   | { readonly kind: 'hello'; readonly nonce: Uint8Array }
-  | { readonly kind: 'challenge'; readonly nonce: Uint8Array; readonly mac: Uint8Array; readonly credential: Uint8Array }
+  | {
+      readonly kind: 'challenge'
+      readonly nonce: Uint8Array
+      readonly mac: Uint8Array
+      readonly timeMs: number
+      readonly credential: Uint8Array
+    }
   | { readonly kind: 'proof'; readonly mac: Uint8Array; readonly papers: Papers }
   /** `credential` is not empty when a claim was granted. */
   | { readonly kind: 'verdict'; readonly verdict: VerdictName; readonly credential: Uint8Array }
 
+const TIME_BYTES = 8
 const KINDS = invert(MessageKind)
 const PAPERS = invert(PapersKind)
 const VERDICTS = invert(Verdict)
@@ -25,7 +33,7 @@ export function encodeMessage(message: MembershipMessage): Uint8Array {
     case 'hello':
       return Buffer.concat([kind, message.nonce])
     case 'challenge':
-      return Buffer.concat([kind, message.nonce, message.mac, message.credential])
+      return Buffer.concat([kind, message.nonce, message.mac, u64(message.timeMs), message.credential])
     case 'proof':
       return Buffer.concat([kind, message.mac, Buffer.of(PapersKind[message.papers.kind]), message.papers.bytes])
     case 'verdict': {
@@ -56,8 +64,14 @@ function decode(bytes: Uint8Array): MembershipMessage {
     case 'hello':
       return { kind, nonce: take(1, NONCE_BYTES) }
     case 'challenge': {
-      const nonce = take(1, NONCE_BYTES)
-      return { kind, nonce, mac: take(1 + NONCE_BYTES, MAC_BYTES), credential: bytes.slice(1 + NONCE_BYTES + MAC_BYTES) }
+      const time = Buffer.from(take(1 + NONCE_BYTES + MAC_BYTES, TIME_BYTES)).readBigUInt64BE()
+      return {
+        kind,
+        nonce: take(1, NONCE_BYTES),
+        mac: take(1 + NONCE_BYTES, MAC_BYTES),
+        timeMs: Number(time),
+        credential: bytes.slice(1 + NONCE_BYTES + MAC_BYTES + TIME_BYTES),
+      }
     }
     case 'proof': {
       const mac = take(1, MAC_BYTES)

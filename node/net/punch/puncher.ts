@@ -121,6 +121,11 @@ export class Puncher {
     return this.#directory.size
   }
 
+  /** How the routers before this node treat its packets, as public peers see it now. */
+  async look(): Promise<PunchSide> {
+    return (await this.#describe()).side
+  }
+
   /**
    * Tries to open direct links to the peer at the other end of a relayed connection, in some ten seconds at most. Resolves with what was
    * opened, best last; empty when no way led through. Rejects when the peer refuses or the relayed connection ends.

@@ -5,7 +5,7 @@ import { Registry } from 'prom-client'
 import { createApi } from '../../../node/api/api.ts'
 import type { ApiInit } from '../../../node/api/api.ts'
 import { isLoopbackHost } from '../../../node/api/guard.ts'
-import { MODEL, NO_HOLDINGS, ScriptedQueries, startApi } from './scripted.ts'
+import { MODEL, NO_HOLDINGS, ScriptedQueries, startApi, SCRIPTED_NETWORK } from './scripted.ts'
 
 const body = JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'x' }], max_tokens: 1 })
 
@@ -89,6 +89,7 @@ test('refuses to listen beyond loopback without a key', () => {
         experts: () => [],
         metrics: new Registry(),
         holdings: NO_HOLDINGS,
+        network: SCRIPTED_NETWORK,
       },
       { host: '127.0.0.1', port: 0, log: () => undefined, ...init },
     )

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { Registry } from 'prom-client'
 import { createApi } from '../../../node/api/api.ts'
 import type { QueryEvent, QueryRequest } from '../../../node/driver/query.ts'
-import { MODEL, NO_HOLDINGS, ScriptedQueries, startApi, textEvent, until } from './scripted.ts'
+import { MODEL, NO_HOLDINGS, ScriptedQueries, startApi, textEvent, until, SCRIPTED_NETWORK } from './scripted.ts'
 
 const chat = { model: MODEL, messages: [{ role: 'user' as const, content: 'x' }] }
 
@@ -128,6 +128,7 @@ test('starts and stops in any order, and again', async (t) => {
     experts: () => [],
     metrics: new Registry(),
     holdings: NO_HOLDINGS,
+    network: SCRIPTED_NETWORK,
   }
   const api = createApi(services, { host: '127.0.0.1', port: 0, log: () => undefined })
   t.after(() => api.stop())

@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test'
 import OpenAI from 'openai'
 import { Registry } from 'prom-client'
 import { createApi, type ApiInit } from '../../../node/api/api.ts'
-import type { ApiServices, ExpertMap, HoldingsDoor, ModelInfo, SwarmStatus } from '../../../node/api/services.ts'
+import type { NetworkDoor, ApiServices, ExpertMap, HoldingsDoor, ModelInfo, SwarmStatus } from '../../../node/api/services.ts'
 import type { QueryEvent, QueryReport, QueryRequest, QueryService, TokenLogprob } from '../../../node/driver/query.ts'
 import { InvalidRequestError, ModelMissingError } from '../../../node/errors.ts'
 import type { HoldingEvent, HoldingsRequest } from '../../../node/host/holdings-service.ts'
@@ -93,6 +93,26 @@ const MODEL_INFO: ModelInfo = {
   createdAt: 1_790_000_000,
   maxContext: 1024,
   coverage: { experts: 64, covered: 64, minReplicas: 2, complete: true, missing: [], missingBytes: 0 },
+  expertBytes: 1_000_000,
+}
+
+/** A node that knows one peer. */
+export const SCRIPTED_NETWORK: NetworkDoor = {
+  peers: () => [{ peer: 'peer-a', name: 'ann', links: [], reason: null }],
+  report: async () => ({
+    peer: 'peer-b',
+    swarm: { name: 'test', isPrivate: true, isAdmitted: true },
+    addresses: [],
+    relay: SWARM.relay,
+    reflectors: 0,
+    nat: null,
+    dht: { isServer: true, peers: 1 },
+    clockAheadMs: null,
+    unreachable: [],
+    refused: [],
+    peers: [],
+  }),
+  invite: async ({ uses }) => `skein1-${uses}`,
 }
 
 const SWARM: SwarmStatus = {
@@ -178,6 +198,7 @@ export async function startApi(t: TestContext, init: Partial<ApiInit> = {}): Pro
     experts: () => [EXPERTS],
     metrics,
     holdings: SCRIPTED_HOLDINGS,
+    network: SCRIPTED_NETWORK,
   }
   const logged: string[] = []
   const log = (event: string, fields: Readonly<Record<string, unknown>>): void => {

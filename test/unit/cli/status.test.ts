@@ -32,6 +32,7 @@ const STATUS: SwarmStatus = {
       createdAt: 0,
       maxContext: 512,
       coverage: { experts: 64, covered: 64, minReplicas: 2, complete: true, missing: [], missingBytes: 0 },
+      expertBytes: 1_000_000,
     },
   ],
   refused: [],

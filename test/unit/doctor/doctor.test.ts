@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { describeFindings } from '../../../node/cli/doctor.ts'
+import { parseDuration } from '../../../node/cli/duration.ts'
+import { diagnose } from '../../../node/doctor/diagnosis.ts'
+import { redact } from '../../../node/doctor/redact.ts'
+import type { NetworkReport } from '../../../node/net/network-report.ts'
+
+const ANN = '12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN'
+const RELAY = '12D3KooWQ962ngBLemxKYWhLgNSPFhxKZ6WXKXEL9C6MBLzVxrfZ'
+const IDLE = { isOpen: false, reservations: 0, circuits: 0, bytes: 0 }
+const LINK = { by: 'tcp', address: `/ip4/52.1.2.3/tcp/4115/p2p/${ANN}`, relay: null, isOutbound: true, rttMs: 15 } as const
+
+const WELL: NetworkReport = {
+  peer: RELAY,
+  swarm: { name: 'circle', isPrivate: true, isAdmitted: true },
+  addresses: ['/ip4/192.168.1.2/tcp/4115'],
+  relay: { reach: 'private', using: ['a', 'b', 'c'], serving: IDLE },
+  reflectors: 2,
+  nat: { udp: 'independent', tcp: 'independent' },
+  dht: { isServer: true, peers: 3 },
+  clockAheadMs: 40,
+  unreachable: [],
+  refused: [],
+  peers: [{ peer: ANN, name: 'ann', links: [LINK], reason: null }],
+}
+
+/** What the change makes of a healthy report. */
+function findings(change: Partial<NetworkReport>): string {
+  return describeFindings(diagnose({ ...WELL, ...change }).filter(({ level }) => level !== 'ok'))
+}
+
+test('a node behind a router with relays and direct peers has nothing to mend but its reach', () => {
+  assert.equal(
+    findings({})
+      .split('\n')
+      .filter((line) => /^(note|PROBLEM)/.test(line)).length,
+    1,
+  )
+  assert.equal(findings({ relay: { reach: 'public', using: [], serving: { ...IDLE, isOpen: true } } }), '')
+})
+
+test('each trouble is named, with what to do', () => {
+  for (const [change, expected] of [
+    [{ clockAheadMs: -3_600_000 }, /PROBLEM +this clock is 60 min ahead of the peers' clocks\n +→ set the clock/],
+    [{ clockAheadMs: 3_600_000 }, /PROBLEM +this clock is 60 min behind the peers' clocks/],
+    [{ clockAheadMs: 20_000 }, /note +this clock is 20 s behind.*\n +→ switch on time sync/],
+    [
+      { swarm: { ...WELL.swarm, isAdmitted: false }, refused: [{ peer: ANN, reason: 'the invite has expired' }] },
+      /PROBLEM +not admitted.*expired\n +→ ask for a new invite/,
+    ],
+    [{ nat: { udp: 'dependent', tcp: 'none' } }, /note +NAT: UDP another mapping for each peer.*TCP unknown\n +→ switch on UPnP/],
+    [{ nat: null }, /kind of NAT: unknown/],
+    [{ reflectors: 1 }, /1 reflectors; two are needed/],
+    [{ relay: { reach: 'private', using: ['a'], serving: IDLE } }, /through one relay only\n +→/],
+    [{ relay: { reach: 'private', using: [], serving: IDLE } }, /no relay\n +→/],
+    [{ dht: { isServer: true, peers: 0 } }, /PROBLEM +connected to nobody/],
+    [
+      { peers: [], unreachable: [{ address: '/ip4/52.1.2.3/tcp/1', reason: 'no answer in time' }] },
+      /PROBLEM +bootstrap .*no answer in time; it is tried again\n/,
+    ],
+    [{ unreachable: [{ address: '/ip4/52.1.2.3/tcp/1', reason: 'no answer in time' }] }, /note +bootstrap .*\n +→ other peers are there/],
+    [
+      {
+        peers: [
+          {
+            peer: ANN,
+            name: null,
+            links: [{ ...LINK, by: 'relay', relay: RELAY, rttMs: 2600 }],
+            reason: 'its router lets nothing through',
+          },
+        ],
+      },
+      new RegExp(`note +peer ${ANN}: relay ${RELAY} 2600 ms: its router lets nothing through\\n +→ UPnP`),
+    ],
+    [{ peers: [{ peer: ANN, name: null, links: [], reason: 'not connected' }] }, /note +peer .*not connected/],
+  ] as const satisfies readonly (readonly [Partial<NetworkReport>, RegExp])[]) {
+    assert.match(findings(change), expected)
+  }
+})
+
+test('what is pasted tells neither whole addresses, nor peer ids, nor who the user is', () => {
+  const text = redact(
+    `/ip4/203.0.113.77/tcp/4115/p2p/${ANN} /ip6/2a01:4f8:1:2::3/udp/1 /home/ada/.skein /ip4/127.0.0.1/tcp/1 /ip6/::1/tcp/1 /ip4/0.0.0.0/tcp/2`,
+  )
+  assert.equal(
+    text,
+    '/ip4/203.0.x.x/tcp/4115/p2p/…6nXTN /ip6/2a01:4f8:x/udp/1 ~/.skein /ip4/127.0.0.1/tcp/1 /ip6/::1/tcp/1 /ip4/0.0.0.0/tcp/2'.replace(
+      '6nXTN',
+      'x6nXTN',
+    ),
+  )
+})
+
+test('durations are a number and a unit', () => {
+  assert.deepEqual(
+    ['90s', '30m', '12h', '7d', '2w'].map((text) => parseDuration(text, '--expires')),
+    [90, 1800, 43_200, 604_800, 1_209_600],
+  )
+  for (const wrong of ['', '7', 'd', '0d', '-1d', '1.5h', '7 d', '9999999s'])
+    assert.throws(() => parseDuration(wrong, '--expires'), { name: 'ConfigError', message: /--expires .*for example 30m/ })
+})
