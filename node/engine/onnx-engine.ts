@@ -56,7 +56,7 @@ class OnnxEngine implements Engine {
   async openTrunk(model: ModelPackage): Promise<Trunk> {
     this.#mustBeOpen()
     const kv = { type: this.#kv.type, budget: this.#kvBudget }
-    return openOnnxTrunk({ id: this.#nextId++, model, worker: this.#workers[0]!, blocks: this.#blocks, kv })
+    return openOnnxTrunk({ id: this.#nextId++, model, worker: this.#workers[0]!, blocks: this.#blocks, kv, threads: this.#init.threads })
   }
 
   async openExperts(model: ModelPackage): Promise<Experts> {

@@ -4,6 +4,7 @@ import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
+import type { BlobFile } from './blob-file.ts'
 import type { KvCache, KvUsage, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
 import type { EngineWorker } from './engine-worker.ts'
 import { headGraph } from './graph/head-graph.ts'
@@ -17,7 +18,10 @@ import type { KvCacheContext } from './onnx-kv-cache.ts'
 import { passBytes, passMemory, type PassMemory } from './pass-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import type { SharedBlock, SharedBlocks } from './shared-blocks.ts'
-import type { PassStart } from './worker-messages.ts'
+import type { GraphSource, PassStart } from './worker-messages.ts'
+
+/** Graphs with at least this much of weights are computed by all threads of the engine. */
+const SHARED_FROM_BYTES = 4 * 2 ** 20
 
 /** What trunk, caches and passes share. */
 interface TrunkContext {
@@ -40,6 +44,7 @@ export async function openOnnxTrunk(init: {
   worker: EngineWorker
   blocks: SharedBlocks
   kv: TrunkKv
+  threads: number
 }): Promise<Trunk> {
   const { id, model, worker, kv } = init
   const { manifest } = model
@@ -59,21 +64,27 @@ export async function openOnnxTrunk(init: {
       const blob = findBlob(manifest, 'layer', (b) => b.layer === layer, `blob of layer ${layer}`)
       const file = await openBlob(model, blob)
       const weights = blobWeights(file, manifest, blob.tensors)
-      const before = { model: beforeAttentionGraph(config, weights), folder: file.folder }
-      const after = { model: afterAttentionGraph(config, layer, weights), folder: file.folder }
+      const how = sessionOf(file, init.threads)
+      const before = { model: beforeAttentionGraph(config, weights), ...how }
+      const after = { model: afterAttentionGraph(config, layer, weights), ...how }
       const graph = sharedExpertGraph(config, layer, weights)
-      const shared = graph === null ? null : { model: graph, folder: file.folder }
+      const shared = graph === null ? null : { model: graph, ...how }
       await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, before, after, shared }))
     }
     const head = findBlob(manifest, 'head', () => true, 'head blob')
     const file = await openBlob(model, head)
     const graph = headGraph(config, blobWeights(file, manifest, head.tensors))
-    await loading(file, worker.call({ op: 'open-head', trunk: id, source: { model: graph, folder: file.folder } }))
+    await loading(file, worker.call({ op: 'open-head', trunk: id, source: { model: graph, ...sessionOf(file, init.threads) } }))
   } catch (error) {
     worker.post({ op: 'close-trunk', trunk: id })
     throw error
   }
   return new OnnxTrunk({ id, config, worker, blocks: init.blocks, kv }, kvBlocks)
+}
+
+/** Small weights are read in less time than it takes to wake another thread. */
+function sessionOf(file: BlobFile, threads: number): Omit<GraphSource, 'model'> {
+  return { folder: file.folder, threads: file.bytes < SHARED_FROM_BYTES ? 1 : threads }
 }
 
 class OnnxTrunk implements Trunk {

@@ -6,19 +6,24 @@ import type { GraphSource } from './worker-messages.ts'
 const LOG_ERRORS_ONLY = 3
 
 /**
- * One session, one thread: the workers are the parallelism, and a pool of threads per session would be thousands of threads.
+ * Each session has threads of its own, so only the few large ones of a trunk may have more than one; with experts the workers are the
+ * parallelism. Threads that wait do not spin: the next session needs the core.
  * Without an arena each session frees what a run needed; with one, thousands of sessions would each keep their largest (and runs are no slower).
  */
 export function createSession(source: GraphSource): Promise<InferenceSession> {
   return InferenceSession.create(source.model, {
-    intraOpNumThreads: 1,
+    intraOpNumThreads: source.threads ?? 1,
     interOpNumThreads: 1,
     enableCpuMemArena: false,
     enableMemPattern: false,
     logSeverityLevel: LOG_ERRORS_ONLY,
     ...(source.saveTo === undefined ? {} : { optimizedModelFilePath: join(source.saveTo.folder, `${source.saveTo.name}.onnx`) }),
     extra: {
-      session: { model_external_initializers_file_folder_path: source.folder, ...(source.saveTo && savingPacks(source.saveTo.name)) },
+      session: {
+        model_external_initializers_file_folder_path: source.folder,
+        intra_op: { allow_spinning: '0' },
+        ...(source.saveTo && savingPacks(source.saveTo.name)),
+      },
     },
   })
 }

@@ -7,6 +7,8 @@ export interface GraphSource {
   readonly folder: string
   /** Where the optimised model `<name>.onnx` and its weights with their packed forms `<name>.bin` are to be saved. */
   readonly saveTo?: { readonly folder: string; readonly name: string }
+  /** Threads that share each operator; 1 by default. */
+  readonly threads?: number
 }
 
 /** Where the embedding table lies. */
