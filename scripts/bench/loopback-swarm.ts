@@ -61,19 +61,30 @@ export async function startSwarm(
     const flags = daemonFlags({ swarm: `bench-${name}`, dataDir: join(workspace.dir, name, member), host })
     return workspace.spawn([...flags, '--store', model.storeDir, ...bootstrap.flatMap((address) => ['--bootstrap', address])])
   }
-  const shards = model.manifest.blobs.filter((blob): blob is ShardEntry => blob.role === 'experts')
-  const shareOf = (host: number): string =>
-    shards
-      .filter((shard, i) => {
-        const turn = layout === 'layers' ? shard.layer : i
-        return turn % hostCount === host || (turn + 1) % hostCount === host
-      })
-      .map(({ layer, first, last }) => `${layer}:${first}-${last}`)
-      .join(',')
+  const replicas = Math.min(2, hostCount)
+  const shareOf = (host: number): string => hostFlag(shareOfHost(model.manifest, { host, hosts: hostCount, layout, replicas }))
   const gateway = await start('gateway', 'none', [])
   const hosts = await Promise.all(Array.from({ length: hostCount }, (_, i) => start(`host-${i}`, shareOf(i), gateway.addresses)))
-  await waitUntilReady(gateway, hostCount)
+  await waitUntilReady(gateway, { hosts: hostCount, replicas })
   return { gateway, hosts }
+}
+
+/** The shards of one of several hosts that between them hold each so many times. */
+export function shareOfHost(
+  manifest: Manifest,
+  init: { readonly host: number; readonly hosts: number; readonly layout: Layout; readonly replicas: number },
+): ShardEntry[] {
+  const { host, hosts, layout, replicas } = init
+  const shards = manifest.blobs.filter((blob): blob is ShardEntry => blob.role === 'experts')
+  return shards.filter((shard, i) => {
+    const turn = layout === 'layers' ? shard.layer : i
+    return Array.from({ length: replicas }, (_, replica) => (turn + replica) % hosts).includes(host)
+  })
+}
+
+/** The value of `--host` for these shards. */
+export function hostFlag(shards: readonly ShardEntry[]): string {
+  return shards.map(({ layer, first, last }) => `${layer}:${first}-${last}`).join(',')
 }
 
 export interface Asked {
@@ -110,9 +121,10 @@ export async function complete(
   }
 }
 
-async function waitUntilReady(gateway: DaemonProcess, hostCount: number): Promise<void> {
+/** Resolves when all hosts have answered a call, and each shard is held as often as it should be. */
+export async function waitUntilReady(gateway: DaemonProcess, init: { readonly hosts: number; readonly replicas: number }): Promise<void> {
+  const { hosts: hostCount, replicas } = init
   const deadline = performance.now() + READY_TIMEOUT_MS
-  const replicas = Math.min(2, hostCount)
   for (;;) {
     const status = (await (await fetch(`${gateway.url}/api/swarm`)).json()) as SwarmStatus
     const answered = status.peers.filter((peer) => peer.rttMs !== null).length

@@ -1,0 +1,103 @@
+/** A process of the engine bench: one model in Skein's engine, no network. Arguments: store, name of the model, seed. */
+import { readFileSync } from 'node:fs'
+import { weightedSum } from '../../node/engine/combine.ts'
+import type { Engine, Experts, KvCache, Trunk } from '../../node/engine/engine.ts'
+import { createEngine } from '../../node/engine/onnx-engine.ts'
+import { picksOf } from '../../node/engine/picks.ts'
+import { createBlobStore } from '../../node/model/blob-store.ts'
+import { openModel } from '../../node/model/library.ts'
+import type { ShardEntry } from '../../node/model/manifest.ts'
+import { answerParent, tokenSource } from './engine-child.ts'
+import type { EngineRequest } from './engine-child.ts'
+
+/** What load times are stated for. */
+const LOAD_BYTES = 30e6
+
+const [storeDir, name, seed] = process.argv.slice(2) as [string, string, string]
+const model = await openModel(createBlobStore({ dir: storeDir }), name)
+const { config } = model.manifest
+const nextTokens = tokenSource(Number(seed), config.vocabSize)
+const shards = model.manifest.blobs.filter((blob): blob is ShardEntry => blob.role === 'experts')
+let opened: { engine: Engine; trunk: Trunk; experts: Experts } | null = null
+let cache: KvCache | null = null
+
+answerParent(async (request: EngineRequest) => {
+  switch (request.op) {
+    case 'open': {
+      const engine = createEngine({ threads: request.threads })
+      opened = { engine, trunk: await engine.openTrunk(model), experts: await engine.openExperts(model) }
+      for (const shard of shards) await opened.experts.openShard(shard.layer, shard.first)
+      return []
+    }
+    case 'prefill': {
+      cache?.close()
+      cache = opened!.trunk.createCache()
+      return [await passMs(nextTokens(request.tokens))]
+    }
+    case 'decode': {
+      const samples: number[] = []
+      for (const token of nextTokens(request.tokens)) samples.push(await passMs([token]))
+      return samples
+    }
+    case 'shards':
+      return shardMemory()
+  }
+})
+
+async function passMs(tokens: readonly number[]): Promise<number> {
+  const { trunk, experts } = opened!
+  const startedAt = performance.now()
+  const pass = trunk.beginPass([{ cache: cache!, tokens }])
+  for (let layer = 0; layer < config.layers; layer++) {
+    const routing = await pass.attend(layer)
+    if (routing === null) continue
+    const picks = picksOf(routing, pass.rows, config.experts)
+    const outputs = await experts.run({ layer, x: routing.x, rows: pass.rows, pickRow: picks.pickRow, pickExpert: picks.pickExpert })
+    weightedSum({
+      rows: pass.rows,
+      width: config.hiddenSize,
+      outputs,
+      into: pass.moe,
+      pickRow: picks.pickRow,
+      pickWeight: picks.pickWeight,
+    })
+  }
+  await pass.logits([pass.rows - 1])
+  pass.commit()
+  pass.close()
+  return performance.now() - startedAt
+}
+
+/** The first round writes prepared weights where there are none, and warms the code up. */
+async function shardMemory(): Promise<number[]> {
+  const engine = createEngine({ threads: 1 })
+  const experts = await engine.openExperts(model)
+  const some = shards.filter((shard, i) => shards.findIndex(({ layer }) => layer === shard.layer) === i)
+  const bytes = some.reduce((sum, shard) => sum + shard.bytes, 0)
+  let samples: number[] = []
+  for (let round = 0; round < 2; round++) {
+    const before = residentBytes()
+    const loads: number[] = []
+    for (const shard of some) {
+      const startedAt = performance.now()
+      await experts.openShard(shard.layer, shard.first)
+      loads.push((performance.now() - startedAt) / (shard.bytes / LOAD_BYTES))
+    }
+    for (const { layer, first, last } of some) {
+      const picked = Uint16Array.from({ length: last - first + 1 }, (_, i) => first + i)
+      const x = new Float32Array(config.hiddenSize).fill(0.5)
+      await experts.run({ layer, x, rows: 1, pickRow: new Uint16Array(picked.length), pickExpert: picked })
+    }
+    const used = residentBytes()
+    for (const shard of some) await experts.closeShard(shard.layer, shard.first)
+    samples = [bytes, before, used, residentBytes(), ...loads]
+  }
+  await engine.close()
+  return samples
+}
+
+/** Files that are mapped included. */
+function residentBytes(): number {
+  const [, kilobytes] = /^VmRSS:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? []
+  return kilobytes === undefined ? process.memoryUsage().rss : Number(kilobytes) * 1024
+}

@@ -1,0 +1,149 @@
+/**
+ * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (4.5 bits per weight): decode and prefill of one process with one and two
+ * threads, of a swarm on loopback, memory and loading of shards; and llama.cpp on random weights of the same shape, in turns with it.
+ *
+ * llama.cpp's side: `npm install node-llama-cpp` in a folder outside this repository, then `--llama <that folder>`.
+ */
+import { readFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { createBlobStore } from '../../node/model/blob-store.ts'
+import type { ModelPackage } from '../../node/model/package.ts'
+import type { DaemonProcess } from '../daemon-process.ts'
+import { benchMain, wholeNumber } from './bench.ts'
+import type { Bench, BenchInit } from './bench.ts'
+import { startEngineChild } from './engine-child.ts'
+import type { EngineChild } from './engine-child.ts'
+import { figure, ratios } from './figures.ts'
+import type { Figure } from './figures.ts'
+import { complete, daemonFlags, hostFlag, shareOfHost, waitUntilReady } from './loopback-swarm.ts'
+import { ensureSyntheticGguf } from './synthetic-gguf.ts'
+import { ensureSyntheticModel } from './synthetic-model.ts'
+
+type Flag = 'dir' | 'layers' | 'rounds' | 'hosts' | 'llama' | 'threads'
+type Init = BenchInit<Flag>
+
+const PROMPT_TOKENS = 128
+const ANSWER_TOKENS = 24
+const WARM_UP_ROUNDS = 1
+const MIN_DECODE_RATIO = 0.8
+const MIN_PREFILL_RATIO = 1.2
+const MIN_SWARM_RATIO = 0.8
+const MAX_RESIDENT_RATIO = 1.15
+const MAX_LOAD_MS = 50
+
+export const engineBench: Bench<Flag> = {
+  name: 'engine',
+  defaults: { dir: '', layers: '16', rounds: '4', hosts: '4', llama: '', threads: '1,2' },
+
+  async run(init) {
+    const layers = wholeNumber(init.flags.layers, 'layers', 1)
+    const dir = init.flags.dir === '' ? init.workspace.dir : resolve(init.flags.dir)
+    const storeDir = join(dir, 'blobs')
+    const model = await ensureSyntheticModel(createBlobStore({ dir: storeDir }), { seed: init.seed, layers })
+    const figures = await shardFigures(init, storeDir, model)
+    for (const threads of init.flags.threads.split(',')) {
+      figures.push(...(await speedFigures(init, { dir, storeDir, model, layers, threads: wholeNumber(threads, 'threads', 1) })))
+    }
+    if (init.flags.hosts !== '0') figures.push(...(await swarmFigures(init, storeDir, model)))
+    return figures
+  },
+}
+
+/** What shards cost: one per layer, opened and closed. */
+async function shardFigures({ workspace, seed }: Init, storeDir: string, model: ModelPackage): Promise<Figure[]> {
+  const child = startEngineChild(workspace, './engine-process.ts', [storeDir, model.manifest.name, String(seed)])
+  const [bytes, before, used, after, ...loads] = (await child.ask({ op: 'shards' })) as [number, number, number, number, ...number[]]
+  await child.end()
+  return [
+    figure('load a shard', 'ms/30 MB', loads, { atMost: MAX_LOAD_MS }),
+    figure('resident memory of shards to their bytes', '×', [(used - before) / bytes], { atMost: MAX_RESIDENT_RATIO }),
+    figure('resident memory kept after unloading them', '×', [(after - before) / bytes]),
+  ]
+}
+
+/** One process each side, in turns. */
+async function speedFigures(
+  { workspace, seed, flags }: Init,
+  at: { dir: string; storeDir: string; model: ModelPackage; layers: number; threads: number },
+): Promise<Figure[]> {
+  const { threads } = at
+  const skein = startEngineChild(workspace, './engine-process.ts', [at.storeDir, at.model.manifest.name, String(seed)])
+  const sides: Record<string, EngineChild> = { skein }
+  if (flags.llama !== '') {
+    const file = join(at.dir, `synthetic-olmoe-${at.layers}-${seed}.gguf`)
+    await ensureSyntheticGguf(file, { seed, layers: at.layers })
+    sides['llama.cpp'] = startEngineChild(workspace, './llama-process.ts', [resolve(flags.llama), file, String(seed)])
+  }
+  const prefill: Record<string, number[]> = {}
+  const decode: Record<string, number[]> = {}
+  for (const child of Object.values(sides)) await child.ask({ op: 'open', threads })
+  for (let round = -WARM_UP_ROUNDS; round < wholeNumber(flags.rounds, 'rounds', 1); round++) {
+    // Each side goes first in every other round.
+    const order = Object.entries(sides)
+    for (const [side, child] of round % 2 === 0 ? order : order.reverse()) {
+      const promptMs = await child.ask({ op: 'prefill', tokens: PROMPT_TOKENS })
+      const answerMs = await child.ask({ op: 'decode', tokens: ANSWER_TOKENS })
+      if (round < 0) continue
+      ;(prefill[side] ??= []).push(...promptMs.map((ms) => (1000 * PROMPT_TOKENS) / ms))
+      ;(decode[side] ??= []).push(...answerMs.map((ms) => 1000 / ms))
+    }
+  }
+  for (const child of Object.values(sides)) await child.end()
+  const what = `${threads} ${threads === 1 ? 'thread' : 'threads'}`
+  const figures: Figure[] = []
+  for (const [side, rates] of Object.entries(decode)) figures.push(figure(`decode, ${side}, ${what}`, 'tokens/s', rates))
+  for (const [side, rates] of Object.entries(prefill)) figures.push(figure(`prefill ${PROMPT_TOKENS}, ${side}, ${what}`, 'tokens/s', rates))
+  const llama = 'llama.cpp'
+  if (decode[llama] !== undefined && prefill[llama] !== undefined) {
+    figures.push(...ratios(`decode, Skein to llama.cpp, ${what}`, decode['skein']!, decode[llama], { atLeast: MIN_DECODE_RATIO }))
+    figures.push(...ratios(`prefill, Skein to llama.cpp, ${what}`, prefill['skein']!, prefill[llama], { atLeast: MIN_PREFILL_RATIO }))
+  }
+  return figures
+}
+
+/** Daemons: one that has everything, against a gateway that hosts nothing and hosts that share the layers; one thread each. */
+async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, model: ModelPackage): Promise<Figure[]> {
+  const hostCount = wholeNumber(flags.hosts, 'hosts', 1)
+  const { name } = model.manifest
+  const start = (member: string, host: string, bootstrap: readonly string[] = []): Promise<DaemonProcess> => {
+    const swarm = member === 'one' ? 'bench-engine-one' : 'bench-engine'
+    const fixed = daemonFlags({ swarm, dataDir: join(workspace.dir, member), host })
+    return workspace.spawn([...fixed, '--store', storeDir, '--model', name, ...bootstrap.flatMap((address) => ['--bootstrap', address])])
+  }
+  const one = await start('one', 'all')
+  const gateway = await start('gateway', 'none')
+  const hosts: DaemonProcess[] = []
+  const shares = Array.from({ length: hostCount }, (_, host) =>
+    shareOfHost(model.manifest, { host, hosts: hostCount, layout: 'layers', replicas: 1 }),
+  )
+  for (const [i, share] of shares.entries()) hosts.push(await start(`host-${i}`, hostFlag(share), gateway.addresses))
+  await waitUntilReady(gateway, { hosts: hostCount, replicas: 1 })
+  const sides = { one, swarm: gateway }
+  const decode = { one: [] as number[], swarm: [] as number[] }
+  for (let round = -WARM_UP_ROUNDS; round < wholeNumber(flags.rounds, 'rounds', 1); round++) {
+    for (const side of round % 2 === 0 ? (['one', 'swarm'] as const) : (['swarm', 'one'] as const)) {
+      const prompt = `${seed} and ${round}`
+      const { report, completionTokens } = await complete(sides[side], { model: name, prompt, maxTokens: ANSWER_TOKENS })
+      if (round >= 0) decode[side].push((1000 * (completionTokens - 1)) / report.timeMs.decode)
+    }
+  }
+  const resident = await Promise.all(hosts.map(({ pid }) => residentBytes(pid)))
+  return [
+    figure('decode, one daemon', 'tokens/s', decode.one),
+    figure(`decode, ${hostCount} hosts`, 'tokens/s', decode.swarm),
+    ...ratios('decode, swarm to one daemon', decode.swarm, decode.one, { atLeast: MIN_SWARM_RATIO }),
+    figure(
+      'resident memory of a host process to its shards',
+      '×',
+      resident.map((bytes, i) => bytes / shares[i]!.reduce((sum, shard) => sum + shard.bytes, 0)),
+      { atMost: MAX_RESIDENT_RATIO },
+    ),
+  ]
+}
+
+async function residentBytes(pid: number): Promise<number> {
+  const [, kilobytes] = /^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${pid}/status`, 'utf8')) ?? []
+  return Number(kilobytes) * 1024
+}
+
+if (import.meta.main) await benchMain(engineBench.name, [engineBench])
