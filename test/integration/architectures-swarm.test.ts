@@ -1,13 +1,14 @@
 /**
- * Models other than the embedded one over real hosts: the tokens are those of the reference, and bits are those of one process.
+ * Models other than the embedded one, packed by `skein pack`, over real hosts: the tokens are those of the reference, and bits are those of one process.
  * gpt-oss has biased experts with a clamp; DeepSeek-V3 a dense layer, shared experts and a latent cache.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createBlobStore } from '../../node/model/blob-store.ts'
-import { packCheckpoint } from '../../node/model/pack.ts'
+import { openModel } from '../../node/model/library.ts'
 import { expertLayers } from '../../node/model/model-config.ts'
 import { changedCheckpoint, goldenCheckpoint } from '../helpers/checkpoint.ts'
+import { runPack } from '../helpers/pack-command.ts'
 import type { CheckpointName } from '../helpers/packed-model.ts'
 import { ask, createSwarm, shareOf, untilReady } from '../helpers/swarm.ts'
 import type { Answer } from '../helpers/swarm.ts'
@@ -24,8 +25,9 @@ for (const name of NAMES) {
     const checkpoint = await changedCheckpoint(t, goldenCheckpoint(name), {})
     const vocabSize = 96
     await addTinyTokenizer(checkpoint, vocabSize)
-    const store = createBlobStore({ dir: swarm.storeDir })
-    const model = await packCheckpoint({ dir: checkpoint, store, quant: 'f32', name })
+    const output = await runPack(t, swarm.dir, [checkpoint, '--quant', 'f32', '--name', name])
+    const model = await openModel(createBlobStore({ dir: swarm.storeDir }), name)
+    assert.ok(output.startsWith(`packed ${name} in `))
     const cases = await casesOf(name)
     const answerAll = async (node: SkeinNode): Promise<Answer[]> => {
       const answers: Answer[] = []

@@ -2,31 +2,12 @@ import assert from 'node:assert/strict'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { TestContext } from 'node:test'
-import { packCommand } from '../../../node/cli/pack.ts'
 import { createBlobStore } from '../../../node/model/blob-store.ts'
 import { listModels, openModel } from '../../../node/model/library.ts'
 import { EMBER_CHECKPOINT, goldenCheckpoint } from '../../helpers/checkpoint.ts'
 import { hubServer } from '../../helpers/hub-server.ts'
+import { runPack } from '../../helpers/pack-command.ts'
 import { temporaryDir } from '../../helpers/temporary-dir.ts'
-
-/** Runs the command with what it prints caught. */
-async function runPack(t: TestContext, dataDir: string, args: readonly string[]): Promise<string> {
-  let output = ''
-  const write = t.mock.method(process.stdout, 'write', (text: string | Uint8Array) => {
-    output += String(text)
-    return true
-  })
-  try {
-    const command = packCommand(dataDir)
-      .exitOverride()
-      .configureOutput({ writeErr: () => {} })
-    await command.parseAsync([...args], { from: 'user' })
-  } finally {
-    write.mock.restore()
-  }
-  return output
-}
 
 test('packs into the data directory and says what it made', async (t) => {
   const data = await temporaryDir(t)
