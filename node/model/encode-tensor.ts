@@ -4,10 +4,12 @@ import { matrixOf } from './source-tensor.ts'
 import type { SourceTensor } from './source-tensor.ts'
 import type { TensorReader } from './tensor-reader.ts'
 
-/** Numbers per chunk: bounds memory, and keeps waits between chunks short. */
-const CHUNK_NUMBERS = 2 * 2 ** 20
-/** Numbers held at once for transposing, which must have all rows of a strip of columns. */
-const STRIP_NUMBERS = 16 * 2 ** 20
+export const DEFAULTS = Object.freeze({
+  /** Numbers per chunk: bounds memory, and keeps waits between chunks short. */
+  chunkNumbers: 2 * 2 ** 20,
+  /** Numbers held at once for transposing, which must have all rows of a strip of columns. */
+  stripNumbers: 16 * 2 ** 20,
+})
 /** Rows transposed together, so that a cache line read is used whole. */
 const TILE_ROWS = 32
 const MAX_F16 = 65504
@@ -38,11 +40,14 @@ export interface EncodedChunk {
 /** Encodes the parts of a blob one after the other. Throws `ModelError` when a weight can't be read or is not finite. */
 export class PartEncoder {
   readonly #reader: TensorReader
-  #numbers = new Float32Array(CHUNK_NUMBERS)
+  readonly #limits: Readonly<Record<keyof typeof DEFAULTS, number>>
+  #numbers = new Float32Array(0)
   #scales: Float32Array[] = []
 
-  constructor(reader: TensorReader) {
+  /** `limits` default to {@link DEFAULTS}. */
+  constructor(reader: TensorReader, limits: Partial<Record<keyof typeof DEFAULTS, number>> = {}) {
     this.#reader = reader
+    this.#limits = { ...DEFAULTS, ...limits }
   }
 
   encode(part: PartSpec): Generator<EncodedChunk> {
@@ -74,7 +79,7 @@ export class PartEncoder {
 
   *#rowChunks(source: SourceTensor): Generator<{ rows: number; numbers: Float32Array }> {
     const { rows, columns } = matrixOf(source)
-    const perChunk = Math.max(1, Math.floor(CHUNK_NUMBERS / columns))
+    const perChunk = Math.max(1, Math.floor(this.#limits.chunkNumbers / columns))
     for (let row = 0; row < rows; row += perChunk) {
       const count = Math.min(perChunk, rows - row)
       const numbers = this.#buffer(count * columns)
@@ -85,8 +90,8 @@ export class PartEncoder {
 
   *#transposed(source: SourceTensor, type: 'f32' | 'f16'): Generator<EncodedChunk> {
     const { rows, columns } = matrixOf(source)
-    const stripWidth = Math.max(1, Math.min(columns, Math.floor(STRIP_NUMBERS / rows)))
-    const outWidth = Math.max(1, Math.min(stripWidth, Math.floor(CHUNK_NUMBERS / rows)))
+    const stripWidth = Math.max(1, Math.min(columns, Math.floor(this.#limits.stripNumbers / rows)))
+    const outWidth = Math.max(1, Math.min(stripWidth, Math.floor(this.#limits.chunkNumbers / rows)))
     const out = new Float32Array(outWidth * rows)
     for (let column = 0; column < columns; column += stripWidth) {
       const width = Math.min(stripWidth, columns - column)

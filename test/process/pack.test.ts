@@ -1,4 +1,4 @@
-/** `skein pack` as a process: killed without warning, interrupted, and on disks that are too small. */
+/** `skein pack` as a process: killed without warning while it downloads and packs, interrupted, and on disks that are too small. */
 import assert from 'node:assert/strict'
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
@@ -12,8 +12,11 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import { listModels, openModel } from '../../node/model/library.ts'
+import { PART_BYTES } from '../../node/model/hub/partial-file.ts'
 import { packCheckpoint } from '../../node/model/pack.ts'
 import { writeSyntheticCheckpoint } from '../../scripts/synthetic-checkpoint.ts'
+import { hubServer } from '../helpers/hub-server.ts'
+import type { HubServerInit } from '../helpers/hub-server.ts'
 import { temporaryDir } from '../helpers/temporary-dir.ts'
 import { until } from '../helpers/until.ts'
 
@@ -21,7 +24,7 @@ const MAIN = fileURLToPath(new URL('../../node/main.ts', import.meta.url))
 /** Large enough for two threads and some tens of blobs. */
 const SHAPE = { layers: 8, experts: 16, expertsPerToken: 2, hiddenSize: 512, expertSize: 512, heads: 8, vocabSize: 512, maxContext: 128 }
 const BLOBS_BEFORE_KILL = 4
-const PACK_TIMEOUT_MS = 60_000
+const PACK_TIMEOUT_MS = 120_000
 
 const folder = mkdtempSync(join(tmpdir(), 'skein-pack-'))
 const checkpoint = join(folder, 'checkpoint')
@@ -147,5 +150,38 @@ describe('skein pack', () => {
       console.log(JSON.stringify(readdirSync(store.dir, { recursive: true }).sort()))`,
     )
     assert.match(filling, /^DiskFullError no space left in .*blobs \(ENOSPC\): free some.*\n\["packing","tmp"\]\n$/)
+  })
+
+  test('killed with -9 while it downloads, the same command asks only for what is missing', async (t) => {
+    const dir = await temporaryDir(t)
+    const source = join(dir, 'source')
+    await writeSyntheticCheckpoint({ dir: source, ...SHAPE, layers: 1 })
+    const files: Record<string, Uint8Array> = {}
+    for (const name of await readdir(source)) files[name] = await readFile(join(source, name))
+    const weights = 'model-00002-of-00002.safetensors'
+    let isHanging = true
+    const trouble: HubServerInit['trouble'] = ({ path, range }) => isHanging && path.includes(weights) && !range!.startsWith('bytes=0-')
+    const { endpoint, commit, requests } = await hubServer(t, { repo: 'acme/tiny', files, trouble })
+    const data = join(dir, 'data')
+    const pack = (): ChildProcess =>
+      spawn(process.execPath, [MAIN, 'pack', 'hf:acme/tiny', '--hub', endpoint, '--data', data], { stdio: ['ignore', 'ignore', 'pipe'] })
+    const child = pack()
+    const ended = endOf(child)
+    const state = join(data, 'downloads', 'acme--tiny', commit, `${weights}.part.json`)
+    await until(() => stat(state).catch(() => undefined), { what: 'the first part is complete', timeoutMs: PACK_TIMEOUT_MS })
+    child.kill('SIGKILL')
+    await ended
+    isHanging = false
+    const before = requests.length
+    const again = await endOf(pack())
+    assert.equal(again.code, 0, again.errors)
+    const ranges = requests.slice(before).filter(({ path, isStore }) => isStore && path.includes(weights))
+    assert.deepEqual(
+      ranges.map(({ range }) => range),
+      [`bytes=${PART_BYTES}-${files[weights]!.byteLength - 1}`],
+    )
+    const store = createBlobStore({ dir: join(data, 'blobs') })
+    const { id } = await openModel(store, 'tiny-q4')
+    assert.equal((await packCheckpoint({ dir: source, store, quant: 'q4', name: 'tiny-q4' })).id, id)
   })
 })
