@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander'
 import { MeshError } from '../protocols/wire/errors.ts'
 import { askCommand } from './cli/ask.ts'
+import { benchCommand } from './cli/bench.ts'
 import { doctorCommand } from './cli/doctor.ts'
 import { downCommand } from './cli/down.ts'
 import { holdCommand, releaseCommand } from './cli/hold.ts'
@@ -35,6 +36,7 @@ const program = new Command('skein')
   .addCommand(holdCommand())
   .addCommand(releaseCommand())
   .addCommand(packCommand(defaultDataDir()))
+  .addCommand(benchCommand())
 for (const command of [program, ...program.commands]) command.exitOverride()
 
 try {

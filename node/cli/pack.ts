@@ -25,6 +25,7 @@ const DOWNLOADS_FOLDER = 'downloads'
 interface PackFlags {
   readonly quant: QuantKind
   readonly block: string
+  readonly trunk?: 'q8'
   readonly name?: string
   readonly data: string
   readonly hub?: string
@@ -45,6 +46,7 @@ export function packCommand(defaultDataDir: string): Command {
         .choices(BLOCKS.toReversed().map(String))
         .default(String(DEFAULTS.block)),
     )
+    .addOption(new Option('--trunk <kind>', 'how the trunk is stored beside experts in q4, if not so too').choices(['q8']))
     .option('--name <name>', "the model's friendly name (default: the checkpoint's name and the kind, as in olmoe-q4)")
     .option('--data <dir>', 'data directory', defaultDataDir)
     .option('--hub <url>', `address of the hub (default: HF_ENDPOINT, or ${DEFAULT_HUB}); a token is taken from HF_TOKEN`)
@@ -83,11 +85,20 @@ async function keepOrRemove({ dir }: Download, { keep }: PackFlags): Promise<voi
   else await rm(dir, { recursive: true, force: true })
 }
 
-async function packLocal(dir: string, { name, quant, block, data }: PackFlags, signal: AbortSignal): Promise<void> {
+async function packLocal(dir: string, { name, quant, block, trunk, data }: PackFlags, signal: AbortSignal): Promise<void> {
   const store = createBlobStore({ dir: join(data, BLOBS_FOLDER) })
   const startedAt = performance.now()
   const model = await withProgress('packing', (onProgress) =>
-    packCheckpoint({ dir, store, quant, block: Number(block), signal, onProgress, ...(name === undefined ? {} : { name }) }),
+    packCheckpoint({
+      dir,
+      store,
+      quant,
+      block: Number(block),
+      signal,
+      onProgress,
+      ...(trunk === undefined ? {} : { trunk }),
+      ...(name === undefined ? {} : { name }),
+    }),
   )
   process.stdout.write(summary(model, store.dir, (performance.now() - startedAt) / 1000))
 }
@@ -111,7 +122,7 @@ function summary({ id, manifest }: ModelPackage, storeDir: string, seconds: numb
     `packed ${manifest.name} in ${seconds.toFixed(1)} s into ${storeDir}`,
     `  id       ${id}`,
     `  model    ${config.architecture}, ${expertLayers(config).length} layers of ${config.experts} experts, ${config.expertsPerToken} per token${dense}`,
-    `  weights  ${quant.kind}${quant.block > 0 ? ` in blocks of ${quant.block}` : ''}, ${sizeOf(blobs)} in all`,
+    `  weights  ${quant.kind}${quant.block > 0 ? ` in blocks of ${quant.block}` : ''}${quant.trunk === undefined ? '' : `, trunk ${quant.trunk}`}, ${sizeOf(blobs)} in all`,
     `  trunk    ${sizeOf(trunk)} in ${trunk.length} blobs`,
     `  experts  ${sizeOf(shards)} in ${shards.length} shards`,
     '',

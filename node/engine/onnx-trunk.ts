@@ -2,6 +2,7 @@ import { InvalidRequestError } from '../errors.ts'
 import { MeshError } from '../../protocols/wire/errors.ts'
 import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
+import { trunkQuant } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
 import type { BlobFile } from './blob-file.ts'
@@ -47,7 +48,7 @@ export async function openOnnxTrunk(init: {
   threads: number
 }): Promise<Trunk> {
   const { id, model, worker, kv } = init
-  const { manifest } = model
+  const manifest = { ...model.manifest, quant: trunkQuant(model.manifest.quant) }
   const { config } = manifest
   const embedding = findBlob(manifest, 'embedding', () => true, 'embedding blob')
   const embeddingFile = await openBlob(model, embedding)

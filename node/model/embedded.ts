@@ -10,6 +10,8 @@ import { isMeshError } from '../../protocols/wire/errors.ts'
 
 /** Reserved for the model that comes with the program. */
 export const EMBEDDED_NAME = 'ember'
+/** Folder of its checkpoint. */
+export const EMBEDDED_CHECKPOINT = fileURLToPath(new URL('ember/', import.meta.url))
 /** What packing {@link EMBEDDED_NAME} gives; a test compares them, and every node of a swarm agrees on it. */
 export const EMBEDDED_ID = 'bafkreifocpw4witipu5gmcrhzhbe34h2xfy3wwvjspfgvru6ykg5pruiay'
 
@@ -33,10 +35,15 @@ export async function ensureEmbeddedModel(store: BlobStore, options: EmbeddedOpt
   await mkdir(store.dir, { recursive: true })
   const release = await acquireLock(join(store.dir, `${EMBEDDED_NAME}.lock`), LOCK_TIMEOUT_MS, signal)
   try {
-    const dir = fileURLToPath(new URL('ember/', import.meta.url))
     return (
       (await openIntact(store, signal === undefined ? {} : { signal })) ??
-      (await packCheckpoint({ dir, store, quant: 'f32', name: EMBEDDED_NAME, ...(signal === undefined ? {} : { signal }) }))
+      (await packCheckpoint({
+        dir: EMBEDDED_CHECKPOINT,
+        store,
+        quant: 'f32',
+        name: EMBEDDED_NAME,
+        ...(signal === undefined ? {} : { signal }),
+      }))
     )
   } finally {
     await release()

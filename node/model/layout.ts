@@ -1,5 +1,5 @@
 import type { Quant, TensorEntry } from './manifest.ts'
-import { TENSOR_ALIGNMENT } from './manifest.ts'
+import { TENSOR_ALIGNMENT, trunkQuant } from './manifest.ts'
 import type { ModelConfig } from './model-config.ts'
 import { embeddingWeights, expertWeights, headWeights, layerWeights } from './weight-specs.ts'
 import type { WeightSpec } from './weight-specs.ts'
@@ -30,15 +30,15 @@ export function blockFor(asked: number, inputs: number): number {
 }
 
 export function embeddingLayout(config: ModelConfig, quant: Quant): Layout {
-  return layoutOf(embeddingWeights(config), quant)
+  return layoutOf(embeddingWeights(config), trunkQuant(quant))
 }
 
 export function layerLayout(config: ModelConfig, quant: Quant, layer: number): Layout {
-  return layoutOf(layerWeights(config, layer), quant)
+  return layoutOf(layerWeights(config, layer), trunkQuant(quant))
 }
 
 export function headLayout(config: ModelConfig, quant: Quant): Layout {
-  return layoutOf(headWeights(config), quant)
+  return layoutOf(headWeights(config), trunkQuant(quant))
 }
 
 /** Layout of one expert relative to its start; `bytes` is the stride from expert to expert. */

@@ -14,6 +14,13 @@ export interface Quant {
   readonly kind: QuantKind
   /** Weights per scale; 0 for f32 and f16. */
   readonly block: number
+  /** How the trunk's weights are stored where that is not how the experts' are: q8 beside q4, in the same blocks. */
+  readonly trunk?: 'q8'
+}
+
+/** How embedding, layers and head are stored. */
+export function trunkQuant({ kind, block, trunk }: Quant): Quant {
+  return { kind: trunk ?? kind, block }
 }
 
 /** Storage type of one tensor; quantised codes are `u8`. */

@@ -7,6 +7,7 @@ import type { CheckpointTensors } from './checkpoint-tensors.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import type { PartSpec } from './encode-tensor.ts'
 import { blockFor, embeddingLayout, expertLayout, headLayout, layerLayout, shardRanges } from './layout.ts'
+import { trunkQuant } from './manifest.ts'
 import type { BlobEntry, Quant } from './manifest.ts'
 import { isDense } from './model-config.ts'
 import type { SourceTensor } from './source-tensor.ts'
@@ -59,7 +60,7 @@ function refuseUnusedTensors({ config, tensors }: Checkpoint): void {
 function planEmbedding(checkpoint: Checkpoint, quant: Quant): BlobPlan {
   const layout = embeddingLayout(checkpoint.config, quant)
   const parts = embeddingWeights(checkpoint.config).flatMap((weight) =>
-    partsOf(weight, [tensorsFor(checkpoint, weight).get(COMMON_TENSORS.embed, weight.shape)], quant),
+    partsOf(weight, [tensorsFor(checkpoint, weight).get(COMMON_TENSORS.embed, weight.shape)], trunkQuant(quant)),
   )
   return { spec: { layout, items: [parts] }, entry: (cid) => ({ role: 'embedding', cid, ...layout }) }
 }
@@ -72,7 +73,7 @@ function planHead(checkpoint: Checkpoint, quant: Quant): BlobPlan {
     lm_head: tiedEmbeddings ? COMMON_TENSORS.embed : COMMON_TENSORS.lmHead,
   }
   const parts = headWeights(config).flatMap((weight) =>
-    partsOf(weight, [tensorsFor(checkpoint, weight).get(names[weight.name]!, weight.shape)], quant),
+    partsOf(weight, [tensorsFor(checkpoint, weight).get(names[weight.name]!, weight.shape)], trunkQuant(quant)),
   )
   return { spec: { layout, items: [parts] }, entry: (cid) => ({ role: 'head', cid, ...layout }) }
 }
@@ -81,7 +82,7 @@ function planLayer(checkpoint: Checkpoint, quant: Quant, layer: number): BlobPla
   const { adapter, config } = checkpoint
   const layout = layerLayout(config, quant, layer)
   const parts = layerWeights(config, layer).flatMap((weight) =>
-    partsOf(weight, adapter.layerWeight({ tensors: tensorsFor(checkpoint, weight), config, layer }, weight), quant),
+    partsOf(weight, adapter.layerWeight({ tensors: tensorsFor(checkpoint, weight), config, layer }, weight), trunkQuant(quant)),
   )
   return { spec: { layout, items: [parts] }, entry: (cid) => ({ role: 'layer', layer, cid, ...layout }) }
 }

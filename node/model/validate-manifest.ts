@@ -48,7 +48,7 @@ const schema = z.object({
   format: z.literal('skein-model/1'),
   name: z.string().regex(MODEL_NAME),
   config: modelConfig,
-  quant: z.object({ kind: z.enum(['f32', 'f16', 'q8', 'q4']), block: size }),
+  quant: z.object({ kind: z.enum(['f32', 'f16', 'q8', 'q4']), block: size, trunk: z.literal('q8').optional() }),
   expertLayout: z.object({ stride: size, tensors }),
   blobs: z.array(blob).max(MODEL_LIMITS.blobs),
   generation: z.object({
@@ -77,6 +77,7 @@ export function parseManifest(value: unknown, origin: string): Manifest {
 function quantProblem({ quant }: Manifest): string | undefined {
   const inBlocks = quant.kind === 'q8' || quant.kind === 'q4'
   if (inBlocks ? !BLOCKS.includes(quant.block) : quant.block !== 0) return `block ${quant.block} does not fit ${quant.kind}`
+  if (quant.trunk !== undefined && quant.kind !== 'q4') return `a trunk in ${quant.trunk} does not go with ${quant.kind}`
   return undefined
 }
 

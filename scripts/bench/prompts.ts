@@ -19,6 +19,8 @@ There, on a big stone, sat another frog, and he was very happy to see them. They
   .split(/\s+/)
   .join(' ')
 
+const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
+
 /** The prompts in an order drawn from the seed. */
 export function shuffledPrompts(seed: number): readonly string[] {
   const random = Xoshiro128.fromSeed(seed)
@@ -32,5 +34,5 @@ export function shuffledPrompts(seed: number): readonly string[] {
 
 /** About 200 tokens, equally many for each number, that differ from the first word on. */
 export function longPrompt(number: number): string {
-  return `${number % 10} ${LONG_PROMPT}`
+  return `${LETTERS[number % LETTERS.length]} ${LONG_PROMPT}`
 }
