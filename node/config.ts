@@ -6,6 +6,8 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { LIMITS } from '../crdt/schema.ts'
 import type { Combine, WireType } from './driver/query.ts'
 import type { KvInit } from './engine/engine.ts'
+import { DEVICES } from './engine/device.ts'
+import type { Device } from './engine/device.ts'
 import { ConfigError } from './errors.ts'
 import type { LogLevel } from './log.ts'
 import { RELAY_DEFAULTS } from './net/relay-server.ts'
@@ -39,6 +41,7 @@ export interface Config {
   readonly kv: KvInit
   /** For experts that this node's own queries use most; 0 for no cache. */
   readonly cacheBytes: number
+  readonly device: Device
   readonly threads: number
   readonly api: { readonly host: string; readonly port: number; readonly key: string | null }
   readonly wire: WireType
@@ -141,6 +144,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
       limitBytes: size(textOf('kvMemory'), pick('kvMemory').from) ?? Math.floor(totalmem() / 4),
     }),
     cacheBytes: size(textOf('cache'), pick('cache').from) ?? 0,
+    device: choiceOf('device', DEVICES, 'cpu'),
     threads: integerOf('threads', 1, MAX_THREADS) ?? availableParallelism(),
     api: Object.freeze({ host: apiHost, port: integerOf('apiPort', 0, 65_535) ?? 4114, key: apiKey }),
     wire: choiceOf('wire', ['f32', 'f16', 'i8'], 'f16'),

@@ -15,6 +15,7 @@ import { Experience } from './driver/experience.ts'
 import { Holders } from './driver/holders.ts'
 import { LinkKeeper } from './driver/link-keeper.ts'
 import { RoutingCounts } from './driver/routing-counts.ts'
+import { chooseDevice } from './engine/device.ts'
 import { createEngine } from './engine/onnx-engine.ts'
 import { expertMaps } from './expert-map.ts'
 import { ExpertCache } from './host/expert-cache.ts'
@@ -132,7 +133,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     undo.push({ name: 'mesh', step: () => mesh.stop() })
     const self = mesh.peerId.toString()
 
-    const engine = createEngine({ threads: config.threads, kv: config.kv })
+    const { provider, refused } = await chooseDevice(config.device)
+    for (const attempt of refused) log.error('device.refused', { device: attempt.provider, reason: attempt.reason, instead: provider })
+    const warn = (reason: string): void => log.error('engine.warning', { reason })
+    const engine = createEngine({ threads: config.threads, kv: config.kv, provider, onWarning: warn })
     undo.push({ name: 'engine', step: () => engine.close() })
     const store = createBlobStore({ dir: config.storeDir })
     const models = await openServedModels(config.models, engine, store, {

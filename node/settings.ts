@@ -65,6 +65,12 @@ export const SETTINGS = Object.freeze([
     kind: 'text',
     help: 'memory for experts that own questions use most, such as 1GB (default: none)',
   },
+  {
+    key: 'device',
+    flag: '--device <name>',
+    kind: 'text',
+    help: 'what computes: cpu | cuda | coreml | dml | webgpu | auto, the processor where that does not work (default: cpu)',
+  },
   { key: 'threads', flag: '--threads <n>', kind: 'text', help: 'worker threads of the engine (default: one per core)' },
   { key: 'apiHost', flag: '--api-host <address>', kind: 'text', help: 'address of the HTTP API (default: 127.0.0.1)' },
   { key: 'apiPort', flag: '--api-port <port>', kind: 'text', help: 'port of the HTTP API, 0 for any (default: 4114)' },

@@ -2,6 +2,7 @@
  * The port of the tensor engine: what the driver and the expert host need, and no word of networks.
  * Implemented over onnxruntime-node in worker threads (`createEngine`).
  */
+import type { Provider } from './device.ts'
 import type { ModelConfig } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
 import type { KvType } from './kv-shape.ts'
@@ -117,6 +118,8 @@ export interface Engine {
 export interface EngineInit {
   /** Worker threads; experts are divided over them. */
   readonly threads: number
+  /** What computes the weights of trunks and experts, see `chooseDevice`; `cpu` by default. */
+  readonly provider?: Provider
   /** Experts of at most this many bytes run in the thread of their caller instead. Default 1 MiB. */
   readonly callerExpertBytes?: number
   /** Keys and values; by default {@link KV_DEFAULTS}. */

@@ -1,6 +1,7 @@
 import type { ModelPackage } from '../model/package.ts'
 import { MeshError } from '../../protocols/wire/errors.ts'
 import { KV_DEFAULTS } from './engine.ts'
+import type { Provider } from './device.ts'
 import type { Engine, EngineInit, Experts, KvInit, Trunk } from './engine.ts'
 import { CallerLane } from './engine-lane.ts'
 import type { EngineLane } from './engine-lane.ts'
@@ -33,6 +34,7 @@ export function createEngine(init: EngineInit): Engine {
 
 class OnnxEngine implements Engine {
   readonly #init: EngineInit
+  readonly #provider: Provider
   readonly #workers: readonly EngineWorker[]
   readonly #callerExpertBytes: number
   readonly #caller = new CallerLane()
@@ -46,6 +48,7 @@ class OnnxEngine implements Engine {
     this.#kv = init.kv ?? KV_DEFAULTS
     this.#kvBudget = new KvBudget(this.#kv.limitBytes)
     this.#init = init
+    this.#provider = init.provider ?? 'cpu'
     this.#callerExpertBytes = init.callerExpertBytes ?? CALLER_EXPERT_BYTES
     this.#workers = Array.from({ length: init.threads }, (_, index) => new EngineWorker(index))
     this.#blocks = new SharedBlocks((block) => {
@@ -56,7 +59,15 @@ class OnnxEngine implements Engine {
   async openTrunk(model: ModelPackage): Promise<Trunk> {
     this.#mustBeOpen()
     const kv = { type: this.#kv.type, budget: this.#kvBudget }
-    return openOnnxTrunk({ id: this.#nextId++, model, worker: this.#workers[0]!, blocks: this.#blocks, kv, threads: this.#init.threads })
+    return openOnnxTrunk({
+      id: this.#nextId++,
+      model,
+      worker: this.#workers[0]!,
+      blocks: this.#blocks,
+      kv,
+      threads: this.#init.threads,
+      provider: this.#provider,
+    })
   }
 
   async openExperts(model: ModelPackage): Promise<Experts> {
@@ -64,7 +75,7 @@ class OnnxEngine implements Engine {
     const isTiny = model.manifest.expertLayout.stride <= this.#callerExpertBytes
     const { preparedFromBytes = PREPARED_FROM_BYTES, onWarning: warn = (message) => process.emitWarning(message) } = this.#init
     const lanes = isTiny ? [this.#caller] : this.#workers
-    return new OnnxExperts({ id: this.#nextId++, model, lanes, blocks: this.#blocks, preparedFromBytes, warn })
+    return new OnnxExperts({ id: this.#nextId++, model, lanes, blocks: this.#blocks, preparedFromBytes, warn, provider: this.#provider })
   }
 
   close(): Promise<void> {

@@ -6,6 +6,7 @@ import { trunkQuant } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
 import type { BlobFile } from './blob-file.ts'
+import type { Provider } from './device.ts'
 import type { KvCache, KvUsage, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
 import type { EngineWorker } from './engine-worker.ts'
 import { headGraph } from './graph/head-graph.ts'
@@ -46,6 +47,7 @@ export async function openOnnxTrunk(init: {
   blocks: SharedBlocks
   kv: TrunkKv
   threads: number
+  provider: Provider
 }): Promise<Trunk> {
   const { id, model, worker, kv } = init
   const manifest = { ...model.manifest, quant: trunkQuant(model.manifest.quant) }
@@ -65,7 +67,7 @@ export async function openOnnxTrunk(init: {
       const blob = findBlob(manifest, 'layer', (b) => b.layer === layer, `blob of layer ${layer}`)
       const file = await openBlob(model, blob)
       const weights = blobWeights(file, manifest, blob.tensors)
-      const how = sessionOf(file, init.threads)
+      const how = sessionOf(file, init)
       const before = { model: beforeAttentionGraph(config, weights), ...how }
       const after = { model: afterAttentionGraph(config, layer, weights), ...how }
       const graph = sharedExpertGraph(config, layer, weights)
@@ -75,7 +77,7 @@ export async function openOnnxTrunk(init: {
     const head = findBlob(manifest, 'head', () => true, 'head blob')
     const file = await openBlob(model, head)
     const graph = headGraph(config, blobWeights(file, manifest, head.tensors))
-    await loading(file, worker.call({ op: 'open-head', trunk: id, source: { model: graph, ...sessionOf(file, init.threads) } }))
+    await loading(file, worker.call({ op: 'open-head', trunk: id, source: { model: graph, ...sessionOf(file, init) } }))
   } catch (error) {
     worker.post({ op: 'close-trunk', trunk: id })
     throw error
@@ -84,8 +86,11 @@ export async function openOnnxTrunk(init: {
 }
 
 /** Small weights are read in less time than it takes to wake another thread. */
-function sessionOf(file: BlobFile, threads: number): Omit<GraphSource, 'model'> {
-  return { folder: file.folder, threads: file.bytes < SHARED_FROM_BYTES ? 1 : threads }
+function sessionOf(
+  file: BlobFile,
+  { threads, provider }: { readonly threads: number; readonly provider: Provider },
+): Omit<GraphSource, 'model'> {
+  return { folder: file.folder, provider, threads: file.bytes < SHARED_FROM_BYTES ? 1 : threads }
 }
 
 class OnnxTrunk implements Trunk {

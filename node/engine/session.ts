@@ -12,6 +12,7 @@ const LOG_ERRORS_ONLY = 3
  */
 export function createSession(source: GraphSource): Promise<InferenceSession> {
   return InferenceSession.create(source.model, {
+    executionProviders: source.provider === undefined || source.provider === 'cpu' ? ['cpu'] : [source.provider, 'cpu'],
     intraOpNumThreads: source.threads ?? 1,
     interOpNumThreads: 1,
     enableCpuMemArena: false,

@@ -3,6 +3,7 @@ import type { ShardEntry } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, loading, openBlob } from './blob-file.ts'
 import type { BlobFile } from './blob-file.ts'
+import type { Provider } from './device.ts'
 import type { EngineLane } from './engine-lane.ts'
 import { expertGraph } from './expert-graph.ts'
 import { addPacks } from './onnx-graph.ts'
@@ -16,6 +17,7 @@ export interface ShardLoaderInit {
   readonly id: number
   readonly model: ModelPackage
   readonly lanes: readonly EngineLane[]
+  readonly provider: Provider
   /** Shards of at least this many bytes are prepared; the weights of smaller ones are packed in memory. */
   readonly preparedFromBytes: number
   readonly warn: (message: string) => void
@@ -40,7 +42,10 @@ export class ShardLoader {
   /** Throws `ModelError` when the blob can't be used; sessions may be open then. */
   async open(entry: ShardEntry): Promise<void> {
     const file = await openBlob(this.#init.model, entry)
-    if (entry.bytes < this.#init.preparedFromBytes || !(await this.#openPrepared(entry, file))) await this.#openPlain(entry, file)
+    const { provider, preparedFromBytes } = this.#init
+    // Other providers take the weights into memory of their own.
+    const isPrepared = provider === 'cpu' && entry.bytes >= preparedFromBytes && (await this.#openPrepared(entry, file))
+    if (!isPrepared) await this.#openPlain(entry, file)
   }
 
   async close(entry: ShardEntry): Promise<void> {
@@ -79,9 +84,9 @@ export class ShardLoader {
     const scratch = emptiesScales ? await this.#copyScales(entry, file) : null
     try {
       await this.#eachExpert(entry, async (expert, lane) => {
-        const { model, folder } = this.#source(entry, file, expert, scratch)
+        const source = this.#source(entry, file, expert, scratch)
         const { packs } = prepared.graphs[expert - entry.first]!
-        await this.#openExpert(entry, file, expert, lane, { model: addPacks(model, prepared.location, packs), folder })
+        await this.#openExpert(entry, file, expert, lane, { ...source, model: addPacks(source.model, prepared.location, packs) })
       })
       await scratch?.empty()
     } finally {
@@ -137,7 +142,8 @@ export class ShardLoader {
     const { manifest } = this.#init.model
     const { stride, tensors } = manifest.expertLayout
     const start = (expert - entry.first) * stride
-    return { model: expertGraph(manifest.config, blobWeights(file, manifest, tensors, { start, scratch })), folder: file.folder }
+    const weights = blobWeights(file, manifest, tensors, { start, scratch })
+    return { model: expertGraph(manifest.config, weights), folder: file.folder, provider: this.#init.provider }
   }
 
   async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, lane: EngineLane, source: GraphSource): Promise<void> {

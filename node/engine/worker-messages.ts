@@ -1,4 +1,5 @@
 import type { ModelConfig, TensorEntry } from '../model/manifest.ts'
+import type { Provider } from './device.ts'
 import type { KvType } from './kv-shape.ts'
 
 /** A graph and the folder in which its weight files lie. */
@@ -7,6 +8,8 @@ export interface GraphSource {
   readonly folder: string
   /** Where the optimised model `<name>.onnx` and its weights with their packed forms `<name>.bin` are to be saved. */
   readonly saveTo?: { readonly folder: string; readonly name: string }
+  /** What computes; the processor by default, and in any case for operators that the provider lacks. */
+  readonly provider?: Provider
   /** Threads that share each operator; 1 by default. */
   readonly threads?: number
 }
