@@ -72,7 +72,7 @@ function nat({ nat: kinds, relay }: NetworkReport): Finding[] {
 }
 
 function reflectors({ reflectors: count }: NetworkReport): Finding {
-  if (count === null) return note('punching is switched off', 'pass --punch on to let this node open direct links')
+  if (count === null) return note('punching is switched off', 'leave out --no-punch to let this node open direct links')
   if (count >= 2) return ok(`${count} reflectors`)
   return note(`${count} reflectors; two are needed to tell what kind of NAT this is`, 'a public node in the swarm helps everybody')
 }

@@ -136,3 +136,13 @@ test('however many hosts come and go, only so many are remembered', () => {
   assert.equal(costs.counts('peer 1').failed, 1)
   assert.equal(costs.counts('peer 4096').failed, 1)
 })
+
+test('a host that is reached in another way is measured anew', () => {
+  const { costs } = setUp()
+  for (let i = 0; i < 9; i++) costs.succeeded('a', sample({ latencyUs: 2_600_000 }))
+  costs.failed('a')
+  costs.relinked('a')
+  assert.equal(costs.backoffMs('a'), 0)
+  costs.succeeded('a', sample({ latencyUs: 15_000 }))
+  assert.equal(costs.cost('a', false, NOTHING).overheadUs, 15_000)
+})
