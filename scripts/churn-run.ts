@@ -22,17 +22,12 @@ export interface ChurnInit {
   readonly log: (line: string) => void
 }
 
-/** How one event went. */
-export interface ChurnEvent {
-  readonly kind: 'killed' | 'stopped' | 'joined'
-  /** Whether some expert had fewer than two hosts afterwards. */
-  readonly hurt: boolean
-  /** Until every expert had two hosts again, as the gateway sees it; null if it had not before the end. */
-  readonly recoveredMs: number | null
-}
-
 export interface ChurnResult {
-  readonly events: readonly ChurnEvent[]
+  /** Hosts that were killed or told to stop, and that joined. */
+  readonly lost: number
+  readonly joined: number
+  /** Each time that some expert had fewer than two hosts, as the gateway sees it: how long, in milliseconds. */
+  readonly gapsMs: readonly number[]
   readonly answers: number
   /** What went wrong with each answer that failed. */
   readonly failures: readonly string[]
@@ -44,7 +39,6 @@ export interface ChurnResult {
 }
 
 const READY_TIMEOUT_MS = 90_000
-const FORGET_TIMEOUT_MS = 10_000
 const POLL_MS = 100
 const MAX_TOKENS = 40
 const PROMPTS = ['Once upon a time', 'The little girl went to the park and', 'One day, a big dog', 'There was a king who lived in a castle']
@@ -81,46 +75,34 @@ export async function runChurn(init: ChurnInit): Promise<ChurnResult> {
 
     const watch = watchCoverage(gateway, stopping.signal)
     const load = Array.from({ length: init.askers }, (_, i) => askOn(gateway, i, stopping.signal))
-    const events: ChurnEvent[] = []
     const usefulMs: number[] = []
     for (let event = 0; event < init.events; event++) {
       const at = performance.now()
-      let kind: ChurnEvent['kind'] = 'joined'
       if (event % 2 === 0) {
         const [host] = hosts.splice(below(hosts.length), 1)
-        kind = event % 6 === 4 ? 'stopped' : 'killed'
-        if (kind === 'killed') await host!.kill()
+        const isKilled = event % 6 !== 4
+        if (isKilled) await host!.kill()
         else await host!.stop()
-        await forgotten(gateway, host!.peer)
+        log(`${isKilled ? 'killed a host' : 'told a host to stop'}; fewest hosts of an expert since the last event: ${watch.fewest()}`)
       } else {
         const host = await join1()
         usefulMs.push(await usefulAfter(gateway, host.peer, at))
+        log(`a new host was useful after ${(usefulMs.at(-1)! / 1000).toFixed(1)} s`)
       }
-      const waited = performance.now() - at
-      const recoveredMs =
-        kind === 'joined'
-          ? 0
-          : await recovered(gateway, init.everyMs * 3).then(
-              () => performance.now() - at,
-              () => null,
-            )
-      const hurt = watch.since(at) < TARGET
-      events.push({ kind, hurt, recoveredMs })
-      log(
-        `${kind.padEnd(7)} ${hurt ? `two hosts again after ${recoveredMs === null ? '-' : (recoveredMs / 1000).toFixed(1)} s` : 'always two hosts'}` +
-          `${kind === 'joined' ? `, useful after ${(usefulMs.at(-1)! / 1000).toFixed(1)} s` : ''}`,
-      )
-      await delay(Math.max(0, init.everyMs - waited - (recoveredMs ?? 0)))
+      await delay(Math.max(0, init.everyMs - (performance.now() - at)))
     }
+    await recovered(gateway, READY_TIMEOUT_MS)
     stopping.abort(new Error('the run is over'))
     const results = await Promise.all(load)
     return {
-      events,
+      lost: Math.ceil(init.events / 2),
+      joined: usefulMs.length,
+      gapsMs: watch.gapsMs(),
       answers: results.reduce((sum, { answers }) => sum + answers, 0),
       failures: results.flatMap(({ failures }) => failures),
       tokens: results.reduce((sum, { tokens }) => sum + tokens, 0),
       usefulMs,
-      fewest: watch.since(-Infinity),
+      fewest: watch.fewestEver(),
     }
   } finally {
     stopping.abort(new Error('the run is over'))
@@ -149,15 +131,6 @@ async function recovered(gateway: DaemonProcess, timeoutMs: number): Promise<voi
   }
 }
 
-/** Resolves when the gateway does not count the host any more. */
-async function forgotten(gateway: DaemonProcess, peer: string): Promise<void> {
-  const deadline = performance.now() + FORGET_TIMEOUT_MS
-  while ((await statusOf(gateway)).peers.some((entry) => entry.peer === peer && entry.connected)) {
-    if (performance.now() > deadline) throw new Error(`the gateway believes in a host that went ${FORGET_TIMEOUT_MS / 1000} s ago`)
-    await delay(POLL_MS)
-  }
-}
-
 /** Milliseconds until the gateway has measured the host as one that serves. */
 async function usefulAfter(gateway: DaemonProcess, peer: string, since: number): Promise<number> {
   const deadline = performance.now() + READY_TIMEOUT_MS
@@ -169,17 +142,45 @@ async function usefulAfter(gateway: DaemonProcess, peer: string, since: number):
   return Infinity
 }
 
-/** Keeps the number of hosts of the rarest expert, as the gateway sees it; `since` gives the least from a moment on. */
-function watchCoverage(gateway: DaemonProcess, signal: AbortSignal): { since: (at: number) => number } {
-  const samples: { at: number; least: number }[] = []
+interface Watch {
+  /** Least hosts of the rarest expert since the last call. */
+  fewest(): number
+  fewestEver(): number
+  gapsMs(): number[]
+}
+
+/** Watches how many hosts the rarest expert has, as the gateway sees it. */
+function watchCoverage(gateway: DaemonProcess, signal: AbortSignal): Watch {
+  const gaps: number[] = []
+  let gapSince: number | null = null
+  let lately = Infinity
+  let ever = Infinity
   void (async () => {
     while (!signal.aborted) {
       const status = await statusOf(gateway).catch(() => null)
-      if (status !== null) samples.push({ at: performance.now(), least: status.models[0]!.coverage.minReplicas })
+      const least = status?.models[0]?.coverage.minReplicas
+      if (least !== undefined) {
+        const now = performance.now()
+        lately = Math.min(lately, least)
+        ever = Math.min(ever, least)
+        if (least < TARGET) gapSince ??= now
+        else if (gapSince !== null) {
+          gaps.push(now - gapSince)
+          gapSince = null
+        }
+      }
       await delay(POLL_MS)
     }
   })()
-  return { since: (at) => samples.reduce((least, sample) => (sample.at >= at ? Math.min(least, sample.least) : least), Infinity) }
+  return {
+    fewest: () => {
+      const least = lately
+      lately = Infinity
+      return least
+    },
+    fewestEver: () => ever,
+    gapsMs: () => (gapSince === null ? gaps : [...gaps, performance.now() - gapSince]),
+  }
 }
 
 /** Asks one question after the other until the signal; an answer that breaks off, errs or is not exact has failed. */

@@ -31,18 +31,22 @@ export const churnBench: Bench<Flag> = {
       log: (line) => console.log(`  ${line}`),
     })
     for (const failure of result.failures) console.log(`  failed: ${failure}`)
-    const losses = result.events.filter(({ kind }) => kind !== 'joined')
-    const hurt = losses.filter((event) => event.hurt)
     const figures: Figure[] = [
       figure('answers', '', [result.answers]),
       figure('failed answers', '', [result.failures.length], { atMost: 0 }),
-      figure('hosts lost', '', [losses.length]),
+      figure('hosts killed or stopped', '', [result.lost]),
+      figure('hosts joined', '', [result.joined]),
       figure('fewest hosts of an expert at any time', '', [result.fewest]),
-      figure('worst: until every expert has two hosts again', 's', [Math.max(0, ...hurt.map(secondsOf))], { atMost: MAX_RECOVERY_S }),
-      figure('worst: joined until useful', 's', [Math.max(0, ...result.usefulMs) / 1000], { atMost: MAX_USEFUL_S }),
+      figure('longest with an expert on fewer than two hosts', 's', [Math.max(0, ...result.gapsMs) / 1000], { atMost: MAX_RECOVERY_S }),
     ]
-    if (hurt.length > 0)
-      figures.push(figure('until every expert has two hosts again', 's', hurt.map(secondsOf), { atMost: MAX_RECOVERY_S }))
+    if (result.gapsMs.length > 0)
+      figures.push(
+        figure(
+          'with an expert on fewer than two hosts',
+          's',
+          result.gapsMs.map((ms) => ms / 1000),
+        ),
+      )
     if (result.usefulMs.length > 0)
       figures.push(
         figure(
@@ -54,10 +58,6 @@ export const churnBench: Bench<Flag> = {
       )
     return figures
   },
-}
-
-function secondsOf({ recoveredMs }: { readonly recoveredMs: number | null }): number {
-  return recoveredMs === null ? Infinity : recoveredMs / 1000
 }
 
 if (import.meta.main) await benchMain(churnBench.name, [churnBench])
