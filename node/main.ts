@@ -35,8 +35,8 @@ const program = new Command('skein')
   .addCommand(modelsCommand())
   .addCommand(holdCommand())
   .addCommand(releaseCommand())
-  .addCommand(packCommand(defaultDataDir()))
   .addCommand(benchCommand())
+  .addCommand(packCommand(defaultDataDir()))
 for (const command of [program, ...program.commands]) command.exitOverride()
 
 try {

@@ -9,6 +9,7 @@ import type { QuantKind } from '../model/manifest.ts'
 import { DEFAULTS } from '../model/pack.ts'
 import { quantBench, variantName } from '../quant-bench/quant-bench.ts'
 import type { Variant, VariantReport } from '../quant-bench/quant-bench.ts'
+import { routingCommand } from './bench-routing.ts'
 import { table } from './table.ts'
 
 const DEFAULT_VARIANTS = 'f16,q8,q4:32,q4:64,q4:128,q4:32+trunk-q8,q4+trunk-q8,f32+kv-q8'
@@ -37,7 +38,7 @@ export function benchCommand(): Command {
     )
     .option('--json <file>', 'also write the figures there')
     .action(runQuant)
-  return new Command('bench').description('measure a model').addCommand(quant)
+  return new Command('bench').description('measure a model').addCommand(quant).addCommand(routingCommand())
 }
 
 async function runQuant(model: string, flags: QuantFlags): Promise<void> {
