@@ -152,7 +152,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       { swarm: gate.swarm.id, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
     )
     const records = new ProviderRecords({ routing: mesh.contentRouting, log: debug })
-    const sources = new BlobSources({ self, view: () => ledger.view(), records })
+    const sources = new BlobSources({ self, view: () => ledger.view(), isGone: (peer) => liveness.isGone(peer), records })
     const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
     const hosting = new Hosting({
       engine,

@@ -30,10 +30,12 @@ export interface PlacementKeeperInit {
 }
 
 /** Between two looks at the swarm: a lost host is made good within a few of them. */
-const ROUND_MS = 1_500
+const ROUND_MS = 1_000
 /** A node that has just started hears of the others first. */
 const FIRST_ROUND_MS = 1_500
 const CONCURRENT_SHARDS = 3
+/** Shards taken up before the next look, the most needed first: a node that fills up must not be blind to what others lose meanwhile. */
+const SHARDS_PER_ROUND = 4
 const SHARD_TIMEOUT_MS = 10 * 60_000
 /** A shard or model that could not be had is left alone for so long. */
 const RETRY_MS = 15_000
@@ -72,7 +74,7 @@ export class PlacementKeeper {
     await this.#adoptModel(signal)
     const models = hosting.models.map((model) => this.#placed(model))
     const held = new Set(hosting.models.flatMap(({ id }) => hosting.shards(id, 'serving').map(({ cid }) => cid)))
-    const { fetch, drop } = place({
+    const { fetch: wanted, drop } = place({
       models,
       held,
       pinned: new Set([...held].filter((cid) => holdings.isPinned(cid))),
@@ -81,14 +83,16 @@ export class PlacementKeeper {
       nodes: this.#liveNodes(),
       seed: this.#init.seed + this.#round++,
     })
+    const fetch = wanted.slice(0, SHARDS_PER_ROUND)
     if (fetch.length === 0 && drop.length === 0) return
     log('placement.decided', { fetch: fetch.length, drop: drop.length })
     let failed = 0
     for await (const isHeld of inLanes(fetch, CONCURRENT_SHARDS, (ref) => this.#hold(ref, signal))) if (!isHeld) failed++
     holdings.remember()
     // Nothing goes before what was to come in its place serves.
-    if (failed > 0 && fetch.length > 0) return
-    await Promise.all(drop.map((ref) => hosting.release(ref.model, this.#shard(ref))))
+    if (failed > 0 || fetch.length < wanted.length) return
+    // Not waited for: what is given up drains for seconds, in which there may be more to do.
+    for (const ref of drop) void hosting.release(ref.model, this.#shard(ref)).then(() => holdings.remember())
     await holdings.trim(this.#init.diskBytes)
     holdings.remember()
   }

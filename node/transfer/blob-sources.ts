@@ -6,6 +6,8 @@ export interface BlobSourcesComponents {
   /** This node's peer id. */
   readonly self: string
   readonly view: () => LedgerView
+  /** Whether a peer in the view is known to be gone. */
+  readonly isGone: (peer: string) => boolean
   readonly records: Pick<ProviderRecords, 'find'>
 }
 
@@ -23,10 +25,10 @@ export class BlobSources {
 
   /** Hosts of the shard; where there are none, peers that host anything of the model, and the DHT's providers. */
   async ofShard(model: string, shard: ShardEntry, signal: AbortSignal): Promise<string[]> {
-    const { self, view } = this.#components
+    const { self, view, isGone } = this.#components
     const holders = view()
       .holders(model, shard.layer, shard.first)
-      .filter((peer) => peer !== self)
+      .filter((peer) => peer !== self && !isGone(peer))
     return holders.length > 0 ? shuffled(holders) : await this.#others(model, shard.cid, signal)
   }
 
@@ -36,10 +38,12 @@ export class BlobSources {
   }
 
   async #others(model: string, cid: string, signal: AbortSignal): Promise<string[]> {
-    const { self, view, records } = this.#components
+    const { self, view, isGone, records } = this.#components
     const hosts = [...view().authors].filter(([, author]) => author.holdings?.has(model) === true).map(([peer]) => peer)
     const providers = await records.find(cid, MAX_PROVIDERS, AbortSignal.any([signal, AbortSignal.timeout(FIND_TIMEOUT_MS)]))
-    return [...new Set([...providers.map((provider) => provider.toString()), ...shuffled(hosts)])].filter((peer) => peer !== self)
+    return [...new Set([...providers.map((provider) => provider.toString()), ...shuffled(hosts)])].filter(
+      (peer) => peer !== self && !isGone(peer),
+    )
   }
 }
 

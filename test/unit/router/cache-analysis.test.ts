@@ -10,7 +10,7 @@ const traceOf = (experts: number, ...tokens: readonly string[]): RoutingTrace =>
   layers: 1,
   experts,
   expertsPerToken: tokens[0]!.length,
-  sequences: [[tokens.flatMap((token) => [...token].map(Number))]],
+  sequences: [[tokens.flatMap((token) => token.split('').map(Number))]],
 })
 
 test('a known sequence hits as each policy says', () => {
@@ -28,9 +28,9 @@ test('all experts of a token must be there for all to be local', () => {
 })
 
 test('heat keeps what was used most of late', () => {
-  const steady = traceOf(4, ...'0101010101')
+  const steady = traceOf(4, ...'0101010101'.split(''))
   assert.equal(hitRate(steady, 'heat', 2).hits, 8 / 10)
-  assert.equal(hitRate(traceOf(4, ...'0010010010'), 'heat', 1).hits, 0.6)
+  assert.equal(hitRate(traceOf(4, ...'0010010010'.split('')), 'heat', 1).hits, 0.6)
 })
 
 test('no policy beats belady, and more room never hurts it', () => {
