@@ -1,4 +1,4 @@
-import { connect, createServer } from 'node:net'
+import { connect, createServer, isIP } from 'node:net'
 import type { Server } from 'node:net'
 import type { Endpoint } from '../../../protocols/punch/index.ts'
 
@@ -53,11 +53,16 @@ export function reflectTcp(reflector: Endpoint, localPort: number): Promise<Endp
       line += text
       if (line.length > MAX_LINE_BYTES) end(null)
       const said = /^([0-9a-fA-F.:]+) (\d{1,5})\n/.exec(line)
-      if (said !== null) end({ address: said[1]!, port: Number(said[2]) })
+      if (said !== null) end(endpointOf(said[1]!, Number(said[2])))
     })
     socket.on('error', () => end(null))
     socket.on('close', () => end(null))
   })
+}
+
+/** null where a reflector says something that is no endpoint. */
+function endpointOf(address: string, port: number): Endpoint | null {
+  return isIP(address) !== 0 && port > 0 && port < 65_536 ? { address, port } : null
 }
 
 function listen(port: number): Promise<Server> {

@@ -102,6 +102,8 @@ export class UdpSocket {
   }
 
   #onPacket(packet: Uint8Array, from: RemoteInfo): void {
+    // Nobody can be answered there; the sender is forged.
+    if (from.port === 0) return
     const probe = probeOf(packet)
     if (probe !== null) return this.#probes.get(probe.token)?.(probe.kind, { address: from.address, port: from.port }, this)
     const response = bindingResponseOf(packet)

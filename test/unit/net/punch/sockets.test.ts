@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
 import { Face } from '../../../../node/net/punch/face.ts'
@@ -41,6 +43,15 @@ test('TCP is reflected from the port asked for; garbage and silence are null', a
   other.close()
   assert.deepEqual(await reflectTcp({ address: LOOPBACK, port: reflector.port }, localPort), { address: LOOPBACK, port: localPort })
   assert.equal(await reflectTcp({ address: LOOPBACK, port: 1 }, 0), null)
+})
+
+test('a TCP reflector that talks nonsense is not believed', async (t) => {
+  for (const nonsense of ['1.2.3 80\n', '192.0.2.1 70000\n', '192.0.2.1 0\n', `${'1'.repeat(100)}\n`]) {
+    const server = createServer((socket) => socket.on('error', () => {}).end(nonsense))
+    t.after(() => server.close())
+    await new Promise<void>((resolve) => server.listen(0, LOOPBACK, resolve))
+    assert.equal(await reflectTcp({ address: LOOPBACK, port: (server.address() as AddressInfo).port }, 0), null)
+  }
 })
 
 test('two sockets find one another; who only knows the token of another attempt finds nobody', async (t) => {
