@@ -44,7 +44,6 @@ export function ggufWeights({ pairedHead, names }: GgufConfig): Pick<Architectur
       const name = layerNames[spec.name]
       if (name === undefined) throw new TypeError(`no tensor is known for ${spec.name}`)
       const path = `blk.${at.layer}.${name}`
-      // A gate of one row is a vector.
       if (spec.name === 'shared_scale') return [{ ...at.tensors.get(path, spec.shape.slice(1)), shape: spec.shape }]
       const tensor = at.tensors.get(path, spec.shape)
       return [pairedHead !== undefined && (spec.name === 'q' || spec.name === 'k') ? unpaired(tensor, pairedHead) : tensor]
