@@ -27,8 +27,6 @@ export class Liveness {
   readonly #goneAt = new Map<string, number>()
   readonly #checking = new Set<string>()
   #stopping = new AbortController()
-  /** Hears of a peer that was found gone. */
-  onGone: ((peer: string) => void) | null = null
 
   constructor(components: LivenessComponents) {
     this.#components = components
@@ -84,6 +82,5 @@ export class Liveness {
     if (this.#goneAt.size >= MAX_GONE) this.#goneAt.delete(this.#goneAt.keys().next().value!)
     this.#goneAt.set(peer, Date.now())
     log('peer.gone', { peer })
-    this.onGone?.(peer)
   }
 }
