@@ -21,9 +21,9 @@ export function isBetterLink(first: Pick<Connection, 'remoteAddr'>, second: Pick
   return RANK.indexOf(linkKind(first)) > RANK.indexOf(linkKind(second))
 }
 
-/** The open connection that carries bytes best, the newest of equals; undefined without any. */
+/** The open connection that carries bytes best, undefined without any. Of equals the oldest: when two dials cross, libp2p ends the newer one. */
 export function bestConnection<T extends Pick<Connection, 'remoteAddr' | 'status'>>(connections: readonly T[]): T | undefined {
   return connections
     .filter((connection) => connection.status === 'open')
-    .reduce<T | undefined>((best, next) => (best !== undefined && isBetterLink(best, next) ? best : next), undefined)
+    .reduce<T | undefined>((best, next) => (best === undefined || isBetterLink(next, best) ? next : best), undefined)
 }

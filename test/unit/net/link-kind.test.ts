@@ -27,10 +27,10 @@ test('TCP is better than QUIC, and anything than a relay', () => {
   assert.ok(!isBetterLink(TCP, TCP) && !isBetterLink(RELAY, TCP))
 })
 
-test('the best open connection is chosen, the newest of equals', () => {
+test('the best open connection is chosen, the oldest of equals', () => {
   const newer = at(`/ip4/192.0.2.1/tcp/2/p2p/${PEER}`)
   assert.equal(bestConnection([RELAY, QUIC]), QUIC)
-  assert.equal(bestConnection([TCP, RELAY, newer]), newer)
+  assert.equal(bestConnection([RELAY, TCP, newer]), TCP)
   assert.equal(bestConnection([{ ...TCP, status: 'closed' as const }, RELAY])?.remoteAddr, RELAY.remoteAddr)
   assert.equal(bestConnection([]), undefined)
 })
