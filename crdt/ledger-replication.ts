@@ -49,7 +49,7 @@ const DEFAULTS = Object.freeze({
 })
 
 /** The sync interval is stretched by this for every author, since a digest names all of them: 400 s and 20 KB at 1,000. */
-const SYNC_AUTHOR_MS = 400
+export const SYNC_AUTHOR_MS = 400
 
 /** Syncs that this node runs at the same time; newly connected peers wait their turn. */
 const MAX_PARALLEL_SYNCS = 3

@@ -1,7 +1,6 @@
 import { noise } from '@chainsafe/libp2p-noise'
 import { autoNATv2 } from '@libp2p/autonat-v2'
 import { bootstrap } from '@libp2p/bootstrap'
-import { gossipsub } from '@libp2p/gossipsub'
 import type { GossipSub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
 import type { Identify, IdentifyPush } from '@libp2p/identify'
@@ -19,6 +18,7 @@ import type { Gatekeeper } from '../swarm/gatekeeper.ts'
 import { directTls } from './direct-tls.ts'
 import { membership } from './membership.ts'
 import type { Membership } from './membership.ts'
+import { ledgerGossip } from './ledger-gossip.ts'
 import type { MeshDatastore } from './mesh-datastore.ts'
 import { transportParts } from './punch/transport-parts.ts'
 import type { TransportParts } from './punch/transport-parts.ts'
@@ -122,12 +122,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       reachability: reachability(),
       relay: relayServer(init.relayQuota),
       relayDesk: (components) => new RelayDesk(components),
-      pubsub: gossipsub({
-        allowPublishToZeroTopicPeers: true,
-        globalSignaturePolicy: 'StrictSign',
-        emitSelf: false,
-        runOnLimitedConnection: true,
-      }),
+      pubsub: ledgerGossip(),
       parts: transportParts(),
     },
   })

@@ -1,5 +1,6 @@
 import type { Stream } from '@libp2p/interface'
 import { createLedger, createLedgerReplication } from '../../crdt/index.ts'
+import type { Ledger } from '../../crdt/index.ts'
 import { decodeCall, encodeHello, encodeReply } from '../../protocols/expert/messages.ts'
 import type { ExpertCall, ExpertReply } from '../../protocols/expert/messages.ts'
 import { EXPERT_PROTOCOL, FrameKind, Priority } from '../../protocols/expert/protocol.ts'
@@ -22,6 +23,8 @@ export interface RogueHost {
   readonly peer: string
   /** Calls of queries that it got. */
   readonly calls: number
+  /** The ledger as it has it: what others say of it reaches it, too. */
+  readonly ledger: Ledger
   stop(): Promise<void>
 }
 
@@ -71,6 +74,7 @@ export async function startRogueHost(
   ledger.set('holdings', new Map([[init.model.id, Array.from({ length: layers }, () => all)]]))
   return {
     peer,
+    ledger,
     get calls() {
       return calls
     },

@@ -1,0 +1,40 @@
+import { gossipsub } from '@libp2p/gossipsub'
+import type { GossipSub, GossipSubComponents, GossipsubOpts } from '@libp2p/gossipsub'
+import { sha256 } from 'multiformats/hashes/sha2'
+
+/** Enough that no two of a swarm's messages of two minutes are alike, and that nobody finds a second one for an id. */
+const MESSAGE_ID_BYTES = 16
+
+/**
+ * Gossip for the ledger's envelopes, thrifty before quick: an envelope may take a second longer, and what gossip loses the next heartbeat
+ * or sync brings. Measured by scripts/bench/ledger.ts.
+ */
+const OPTIONS: Partial<GossipsubOpts> = Object.freeze({
+  allowPublishToZeroTopicPeers: true,
+  emitSelf: false,
+  runOnLimitedConnection: true,
+  // Envelopes are signed by their authors; a second signature and the key would add 140 bytes to each.
+  globalSignaturePolicy: 'StrictNoSign',
+  msgIdFn: async ({ data }) => (await sha256.encode(data)).subarray(0, MESSAGE_ID_BYTES),
+  // Each envelope comes from about three neighbours; the ids of recent ones are told to a few more.
+  D: 3,
+  Dlo: 2,
+  Dhi: 4,
+  Dscore: 1,
+  Dout: 1,
+  Dlazy: 2,
+  gossipFactor: 0.05,
+  mcacheGossip: 2,
+  // By default an own message goes to every peer, which costs a node with a hundred peers as much as all other traffic.
+  floodPublish: false,
+  // A dozen nodes of one machine, house or office share an address, and are no worse for it: by default the eleventh makes all of them
+  // unacceptable. Who sends what an honest peer does not is ignored by the ledger's own account of each peer.
+  scoreParams: { IPColocationFactorWeight: 0 },
+  // Spares a copy from neighbours that have not sent theirs yet; the notice is shorter than any envelope.
+  idontwantMinDataSize: 256,
+})
+
+/** The pubsub service of a node. */
+export function ledgerGossip(): (components: GossipSubComponents) => GossipSub {
+  return gossipsub(OPTIONS)
+}
