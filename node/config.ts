@@ -33,6 +33,7 @@ export interface Config {
   readonly punch: { readonly isOn: boolean; readonly port: number }
   readonly relay: { readonly mode: RelayMode; readonly quota: RelayQuota }
   readonly mdns: boolean
+  readonly upnp: boolean
   readonly models: readonly string[]
   readonly host: HostChoice
   /** What `--host auto` may take. */
@@ -132,6 +133,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     announce: addresses(listOf('announce') ?? [], pick('announce').from, false),
     punch: Object.freeze({ isOn: switchOf(punch.value, punch.from) ?? true, port: integerOf('punchPort', 0, 65_534) ?? 4116 }),
     relay: Object.freeze({ mode: choiceOf('relay', ['auto', 'on', 'off'], 'auto'), quota: relayQuota(integerOf) }),
+    upnp: switchOf(pick('upnp').value, pick('upnp').from) ?? true,
     mdns: switchOf(mdns.value, mdns.from) ?? true,
     models: modelNames(listOf('model') ?? ['ember'], pick('model').from),
     host: parseHostChoice(textOf('host') ?? 'all', pick('host').from),

@@ -127,6 +127,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       announce: config.announce,
       bootstrap: config.bootstrap,
       mdns: config.mdns,
+      upnp: config.upnp,
       relayQuota: config.relay.quota,
       datastore,
     })

@@ -37,6 +37,7 @@ export const SETTINGS = Object.freeze([
   },
   { key: 'relayRate', flag: '--relay-rate <MB>', kind: 'text', help: 'megabytes a minute that the relay moves at most (default: 256)' },
   { key: 'relayPeers', flag: '--relay-peers <n>', kind: 'text', help: 'peers that the relay serves at the same time (default: 128)' },
+  { key: 'upnp', flag: '--no-upnp', kind: 'switch', help: 'do not ask the router to forward a port (UPnP)' },
   { key: 'mdns', flag: '--no-mdns', kind: 'switch', help: 'do not look for peers on the local network' },
   {
     key: 'model',

@@ -12,6 +12,7 @@ import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
 import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
+import { uPnPNAT } from '@libp2p/upnp-nat'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
 import type { Gatekeeper } from '../swarm/gatekeeper.ts'
@@ -55,6 +56,8 @@ export interface MeshInit {
   readonly announce?: readonly string[]
   readonly bootstrap: readonly string[]
   readonly mdns: boolean
+  /** Ask the router to forward the listening ports; AutoNAT then confirms that it does. */
+  readonly upnp?: boolean
   /** What this node's relay gives, while it is open. Default: {@link RELAY_DEFAULTS}. */
   readonly relayQuota?: RelayQuota
   /** Hears of peers that can't prove that they belong to the swarm. */
@@ -119,6 +122,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       }),
       membership: membership({ gate: init.gate, ...(init.onRefused === undefined ? {} : { onRefused: init.onRefused }) }),
       autoNAT: autoNATv2(),
+      ...(init.upnp === true && init.listen.some((address) => !isLoopback(address)) ? { upnp: uPnPNAT() } : {}),
       reachability: reachability(),
       relay: relayServer(init.relayQuota),
       relayDesk: (components) => new RelayDesk(components),
@@ -126,6 +130,11 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       parts: transportParts(),
     },
   })
+}
+
+/** No router is needed to reach it, and none could help. */
+function isLoopback(address: string): boolean {
+  return /^\/ip4\/127\.|^\/ip6\/::1\//.test(address)
 }
 
 /** The key in the format of pnet's key files. */

@@ -1,6 +1,8 @@
 import type { PeerId } from '@libp2p/interface'
+import type { Multiaddr } from '@multiformats/multiaddr'
 import { repeat } from '../repeat.ts'
 import type { Mesh } from './mesh.ts'
+import { describeFailure } from './rejoiner.ts'
 import { operatorOf } from './operator.ts'
 import { isRelayed, RELAY_PROTOCOL, WANTED_RELAYS } from './relay-desk.ts'
 import type { RelayDesk } from './relay-desk.ts'
@@ -149,8 +151,17 @@ export class RelayKeeper {
     log('relay.search', { found: found.length, dialling: strangers.length })
     const next = async (): Promise<void> => {
       for (let peer = strangers.shift(); peer !== undefined && !signal.aborted; peer = strangers.shift()) {
-        // One that can't be reached is no relay for this node; the search goes on without it.
-        await mesh.dial(peer, { signal: AbortSignal.any([signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)]) }).catch(() => {})
+        const id = peer.toString()
+        try {
+          // By address: for a peer that is connected through a relay already, dialling by its id would end with that.
+          const { addresses } = await mesh.peerStore.get(peer)
+          const direct = addresses.map(({ multiaddr }) => multiaddr).filter((address) => !isRelayed({ remoteAddr: address }))
+          const dialable = direct.map((address) => (namesPeer(address) ? address : address.encapsulate(`/p2p/${id}`)))
+          await mesh.dial(dialable, { signal: AbortSignal.any([signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)]) })
+        } catch (error) {
+          // One that can't be reached is no relay for this node; the search goes on without it.
+          log('relay.unreachable', { relay: id, reason: describeFailure(error as Error) })
+        }
       }
     }
     await Promise.all(Array.from({ length: CONCURRENT_DIALS }, next))
@@ -200,6 +211,10 @@ function takeDiverse(offers: Offer[], count: number, used: ReadonlySet<string>):
     }
   }
   return taken
+}
+
+function namesPeer(address: Multiaddr): boolean {
+  return address.getComponents().at(-1)?.name === 'p2p'
 }
 
 /** Spreads the swarm's nodes over its relays. */
