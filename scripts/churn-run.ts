@@ -74,7 +74,7 @@ export async function runChurn(init: ChurnInit): Promise<ChurnResult> {
     log(`${init.hosts} hosts serve every expert twice`)
 
     const watch = watchCoverage(gateway, stopping.signal)
-    const load = Array.from({ length: init.askers }, (_, i) => askOn(gateway, i, stopping.signal))
+    const load = Array.from({ length: init.askers }, (_, i) => askOn(gateway, i, stopping.signal, log))
     const usefulMs: number[] = []
     for (let event = 0; event < init.events; event++) {
       const at = performance.now()
@@ -188,6 +188,7 @@ async function askOn(
   gateway: DaemonProcess,
   asker: number,
   signal: AbortSignal,
+  log: (line: string) => void,
 ): Promise<{ answers: number; failures: string[]; tokens: number }> {
   const failures: string[] = []
   let answers = 0
@@ -217,6 +218,7 @@ async function askOn(
       if (!isExact) throw new Error('the answer broke off')
       answers++
     } catch (error) {
+      if (failures.length === 0) log(`a first answer failed: ${(error as Error).message}`)
       failures.push((error as Error).message)
     }
   }
