@@ -25,6 +25,7 @@ import { Hosting } from './host/hosting.ts'
 import type { HeldModel } from './host/hosting.ts'
 import { PlacementKeeper } from './host/placement-keeper.ts'
 import { LedgerPublisher } from './ledger-publisher.ts'
+import { Lifecycle } from './lifecycle.ts'
 import { Log } from './log.ts'
 import { createBlobStore } from './model/blob-store.ts'
 import { registerNodeMetrics } from './metrics.ts'
@@ -72,8 +73,6 @@ export interface SkeinNode {
 /** File in the data directory that tells the CLI where the running node's API is. */
 export const API_FILE = 'api.json'
 
-/** Each step of stopping may take this long before the next begins all the same. */
-const STOP_STEP_MS = 5_000
 /** Queued jobs beyond the workers, so that a worker never waits for the main thread. */
 const SPARE_JOBS = 1
 /** How often hosts of what is missing are looked for. */
@@ -91,25 +90,13 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
   const info = log.info.bind(log)
   const debug = log.debug.bind(log)
   const startedAt = performance.now()
-  const undo: { name: string; step: () => Promise<void> | void }[] = []
-  const stopping = new AbortController()
-
-  const stop = async (): Promise<void> => {
-    stopping.abort(new Error('the node is stopping'))
-    for (const { name, step } of undo.splice(0).reverse()) {
-      await withinTime(Promise.resolve().then(step), STOP_STEP_MS).catch((error: Error) =>
-        log.error('stop.failed', { part: name, reason: error.message }),
-      )
-    }
-  }
-  let stopped: Promise<void> | null = null
-  const stopOnce = (): Promise<void> => (stopped ??= stop())
+  const life = new Lifecycle((part, error) => log.error('stop.failed', { part, reason: error.message }))
 
   try {
     await mkdir(config.dataDir, { recursive: true })
     const privateKey = await loadIdentity(join(config.dataDir, 'identity.key'))
     const datastore = await openMeshDatastore(join(config.dataDir, 'libp2p'))
-    undo.push({ name: 'datastore', step: () => datastore.close() })
+    life.onStop('datastore', () => datastore.close())
     const swarmGate = await openSwarmGate({
       dataDir: config.dataDir,
       swarm: config.swarm,
@@ -131,14 +118,14 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       relayQuota: config.relay.quota,
       datastore,
     })
-    undo.push({ name: 'mesh', step: () => mesh.stop() })
+    life.onStop('mesh', () => mesh.stop())
     const self = mesh.peerId.toString()
 
     const { provider, refused } = await chooseDevice(config.device)
     for (const attempt of refused) log.error('device.refused', { device: attempt.provider, reason: attempt.reason, instead: provider })
     const warn = (reason: string): void => log.error('engine.warning', { reason })
     const engine = createEngine({ threads: config.threads, kv: config.kv, provider, onWarning: warn })
-    undo.push({ name: 'engine', step: () => engine.close() })
+    life.onStop('engine', () => engine.close())
     const store = createBlobStore({ dir: config.storeDir })
     const models = await openServedModels(config.models, engine, store, {
       signal,
@@ -165,7 +152,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       },
       log: info,
     })
-    undo.push({ name: 'hosting', step: () => hosting.stop() })
+    life.onStop('hosting', () => hosting.stop())
     const liveness = new Liveness({ mesh, heardAt: (peer) => ledger.view().authors.get(peer)?.updatedAt ?? null, log: info })
     const holdings = new HoldingsService({
       self,
@@ -191,7 +178,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       dialer: mesh,
       onChange: (peer, open, detail) => info(open ? 'link.opened' : 'link.closed', { peer, [open ? 'by' : 'reason']: detail }),
     })
-    undo.push({ name: 'links', step: () => links.stop() })
+    life.onStop('links', () => links.stop())
     const holders = new Holders({
       self,
       view: () => ledger.view(),
@@ -229,8 +216,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     })
     const cache = new ExpertCache({ hosting, log: info }, { budgetBytes: config.cacheBytes, wire: config.wire })
     if (config.cacheBytes > 0) {
-      cache.start()
-      undo.push({ name: 'cache', step: () => cache.stop() })
+      await life.start('cache', cache)
     }
     const noted: Pick<RoutingCounts, 'add'> = {
       add: (id, layer, chosen, rows) => {
@@ -239,50 +225,38 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       },
     }
     const driver = new Driver({ dispatcher, counts: noted, completeness }, models, { wire: config.wire, combine: config.combine })
-    undo.push({ name: 'driver', step: () => driver.stop() })
+    life.onStop('driver', () => driver.stop())
 
     await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), {
       maxInboundStreams: EXPERT_LIMITS.maxStreamsPerPeer,
       runOnLimitedConnection: true,
     })
-    await transfer.start()
-    undo.push({ name: 'transfer', step: () => transfer.stop() })
-    await ledger.start()
-    undo.push({ name: 'ledger', step: () => ledger.stop() })
+    await life.start('transfer', transfer)
+    await life.start('ledger', ledger)
     for (const { id, manifest } of models) counts.open(id, manifest.config.layers, manifest.config.experts)
     const greeter = new Greeter({ mesh, log: debug })
-    greeter.start()
-    undo.push({ name: 'greeter', step: () => greeter.stop() })
+    await life.start('greeter', greeter)
     const puncher = config.punch.isOn ? new Puncher({ mesh, parts: mesh.services.parts, port: config.punch.port, log: info }) : null
     if (puncher !== null) {
-      await puncher.start()
-      undo.push({ name: 'puncher', step: () => puncher.stop() })
+      await life.start('puncher', puncher)
       const punchKeeper = new PunchKeeper({ mesh, puncher, log: info })
-      punchKeeper.start()
-      undo.push({ name: 'punch keeper', step: () => punchKeeper.stop() })
+      await life.start('punch keeper', punchKeeper)
     }
     await startMesh(mesh, config.listen)
     const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: gate.swarm.id })
-    await relaying.start()
-    undo.push({ name: 'relaying', step: () => relaying.stop() })
+    await life.start('relaying', relaying)
     const watch = new LinkWatch({ mesh, onBadRelay: (relay) => relaying.leave(relay), log: info })
-    watch.start()
-    undo.push({ name: 'link watch', step: () => watch.stop() })
+    await life.start('link watch', watch)
     const rejoiner = new Rejoiner({ mesh, bootstrap: config.bootstrap, log: info })
-    rejoiner.start()
-    undo.push({ name: 'rejoiner', step: () => rejoiner.stop() })
+    await life.start('rejoiner', rejoiner)
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })
-    await replication.start()
-    undo.push({ name: 'replication', step: () => replication.stop() })
-    undo.push({ name: 'drain', step: () => host.drain() })
-    undo.push({ name: 'goodbye', step: () => ledger.goodbye().then(() => {}) })
-    liveness.start()
-    undo.push({ name: 'liveness', step: () => liveness.stop() })
+    await life.start('replication', replication)
+    life.onStop('drain', () => host.drain())
+    life.onStop('goodbye', () => ledger.goodbye().then(() => {}))
+    await life.start('liveness', liveness)
     const publisher = new LedgerPublisher({ ledger, host, counts, experience, hosting, config, log: info })
-    publisher.start()
-    undo.push({ name: 'publisher', step: () => publisher.stop() })
-    keeper.start()
-    undo.push({ name: 'keeper', step: () => keeper.stop() })
+    await life.start('publisher', publisher)
+    await life.start('keeper', keeper)
     const onConnect = (event: CustomEvent<{ toString(): string }>): void => costs.forgive(event.detail.toString())
     mesh.addEventListener('peer:connect', onConnect)
     const onConnection = (event: CustomEvent<Connection>): void =>
@@ -294,14 +268,14 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     ledger.on('change', onChange)
     repeat(() => models.forEach((model) => completeness.seek(model)), {
       intervalMs: SEEK_INTERVAL_MS,
-      signal: stopping.signal,
+      signal: life.signal,
       onError: (error) => info('seek.failed', { reason: error.message }),
     })
-    undo.push({ name: 'ledger events', step: () => void ledger.off('change', onChange) })
+    life.onStop('ledger events', () => void ledger.off('change', onChange))
     const announce = ({ id }: HeldModel): void => {
       const cids = hosting.shards(id, 'serving').map(({ cid }) => cid)
       records
-        .announce(id, cids.length > 0 ? [id, ...cids] : [], stopping.signal)
+        .announce(id, cids.length > 0 ? [id, ...cids] : [], life.signal)
         .catch((error: Error) => info('dht.announce.failed', { reason: error.message }))
     }
     for (const model of hosting.models) announce(model)
@@ -323,8 +297,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
         },
         { ...config.budget, seed: ownSeed },
       )
-      placement.start()
-      undo.push({ name: 'placement', step: () => placement.stop() })
+      await life.start('placement', placement)
     }
 
     const metrics = new Registry()
@@ -355,10 +328,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       { host: config.api.host, port: config.api.port, apiKey: config.api.key, log: info },
     )
     const { url } = await api.start()
-    undo.push({ name: 'api', step: () => api.stop() })
+    life.onStop('api', () => api.stop())
     const apiFile = join(config.dataDir, API_FILE)
     await writeFile(apiFile, JSON.stringify({ url, pid: process.pid }))
-    undo.push({ name: 'api file', step: () => rm(apiFile, { force: true }) })
+    life.onStop('api file', () => rm(apiFile, { force: true }))
     info('node.started', { peer: self, url, ms: Math.round(performance.now() - startedAt) })
     return {
       peer: self,
@@ -367,11 +340,11 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       queries: driver,
       status,
       invite,
-      stop: stopOnce,
-      [Symbol.asyncDispose]: stopOnce,
+      stop: () => life.stop(),
+      [Symbol.asyncDispose]: () => life.stop(),
     }
   } catch (error) {
-    await stopOnce()
+    await life.stop()
     throw error
   }
 }
@@ -386,14 +359,4 @@ function expertHandler(
     onViolation: (peer, error) => log('expert.violation', { peer, reason: error.message }),
   })
   return (stream, connection) => handler(stream, connection.remotePeer.toString())
-}
-
-async function withinTime(work: Promise<void>, ms: number): Promise<void> {
-  const { promise: late, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(`not done within ${ms} ms`)), ms)
-  try {
-    await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }
