@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { multiaddr } from '@multiformats/multiaddr'
+import { PUNCH_LIMITS } from '../../protocols/punch/index.ts'
 import { linkKind } from '../../node/net/link-kind.ts'
 import { Puncher } from '../../node/net/punch/puncher.ts'
 import { startNewcomer } from '../helpers/newcomer.ts'
@@ -43,7 +44,11 @@ test(
     }
 
     let expected: Awaited<ReturnType<typeof ask>> | null = null
+    let punchedAt = -Infinity
     for (let i = 0; i <= MIGRATIONS; i++) {
+      // The host takes no offers of one peer faster than that.
+      const mayOffer = (): boolean => performance.now() - punchedAt > PUNCH_LIMITS.minOfferIntervalMs
+      await until(mayOffer, { what: 'the host takes another offer' })
       await Promise.all(links().map((connection) => connection.close()))
       const relayed = await mesh.dial(circuit, { signal: AbortSignal.timeout(10_000) })
       assert.equal(linkKind(relayed), 'relay')
@@ -51,7 +56,9 @@ test(
       let punching: Promise<readonly unknown[]> | null = null
       const answer = await ask(newcomer, PROMPT, FIELDS, (tokens) => {
         // The first answer is the one that the others are compared with.
-        if (i > 0 && tokens >= PUNCH_AT_TOKEN) punching ??= puncher.punch(relayed, AbortSignal.timeout(15_000))
+        if (i === 0 || tokens < PUNCH_AT_TOKEN || punching !== null) return
+        punchedAt = performance.now()
+        punching = puncher.punch(relayed, AbortSignal.timeout(15_000))
       })
       assert.equal(answer.report.calls.retried, 0, `round ${i}`)
       assert.equal(answer.report.exact, true)
