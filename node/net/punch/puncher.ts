@@ -189,6 +189,8 @@ export class Puncher {
   async #byUdp(attempt: Attempt, signal: AbortSignal, note: (connection: Connection) => void): Promise<void> {
     const { peer, token, mine, theirs, isInitiator } = attempt
     if (mine.side.udp.mapping === 'none' || theirs.udp.mapping === 'none') return
+    // One that its other end has left may still be there; it must not pass for the one that comes.
+    const before = new Set(this.#init.mesh.getConnections(peer))
     const sockets = await this.#openSockets()
     const ended = new AbortController()
     const punching = AbortSignal.any([signal, ended.signal])
@@ -200,7 +202,7 @@ export class Puncher {
     if (path === null) return
     if (!isInitiator) {
       // The initiator may still call: it is echoed until the attempt ends.
-      const connection = await this.#awaitConnection(peer, 'quic', signal)
+      const connection = await this.#awaitConnection(peer, 'quic', before, signal)
       if (connection !== undefined) note(connection)
     } else {
       const connection = await this.#dialQuic(path, peer, signal)
@@ -249,11 +251,16 @@ export class Puncher {
       .find((connection) => connection.status === 'open' && linkKind(connection) === kind && !before.has(connection))
   }
 
-  async #awaitConnection(peer: PeerId, kind: LinkKind, signal: AbortSignal): Promise<Connection | undefined> {
+  async #awaitConnection(
+    peer: PeerId,
+    kind: LinkKind,
+    before: ReadonlySet<Connection>,
+    signal: AbortSignal,
+  ): Promise<Connection | undefined> {
     const { mesh } = this.#init
     const { promise, resolve } = Promise.withResolvers<void>()
     const onOpen = (): void => {
-      if (this.#connection(peer, kind) !== undefined) resolve()
+      if (this.#connection(peer, kind, before) !== undefined) resolve()
     }
     const onAbort = (): void => resolve()
     mesh.addEventListener('connection:open', onOpen)
@@ -262,7 +269,7 @@ export class Puncher {
     await promise
     mesh.removeEventListener('connection:open', onOpen)
     signal.removeEventListener('abort', onAbort)
-    return this.#connection(peer, kind)
+    return this.#connection(peer, kind, before)
   }
 
   /** The sockets that all punches share, one per family that this machine has. */
