@@ -75,7 +75,13 @@ export class BlobFetcher {
         if (bytes > (request.maxBytes ?? STORE_LIMITS.blobBytes)) throw new PeerLostError(`blob ${cid} is said to have ${bytes} bytes`)
         if (await this.#take(cid, bytes, clients, signal, false)) return true
         for (const client of clients) {
-          if (await this.#take(cid, bytes, [client], signal, true).catch(() => null)) return true
+          try {
+            if (await this.#take(cid, bytes, [client], signal, true)) return true
+          } catch (error) {
+            // The next may still have it; a full disk or an end of the wish is no fault of a peer.
+            if (signal.aborted || !isMeshError(error, 'PeerLostError')) throw error
+            last = error
+          }
         }
       } catch (error) {
         signal.throwIfAborted()
