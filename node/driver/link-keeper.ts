@@ -22,12 +22,18 @@ export interface LinkKeeperComponents {
 /** Hosts this driver keeps a stream to. */
 const MAX_LINKS = 128
 const CONCURRENT_OPENS = 8
-const TICK_MS = 1_000
+const TICK_MS = 500
 /** A host not called for this long is probed, so that the plan never rests on stale numbers. */
 const PROBE_AFTER_MS = 15_000
 const PROBE_DEADLINE_MS = 10_000
-/** Calls of one probe: the first ones pay for cold code on both sides, the last ones count. */
-const PROBE_CALLS = 20
+/** Sooner if the probe found it much slower than the best: it may only have been starting. Doubled with each such probe. */
+const RETRY_PROBE_AFTER_MS = 500
+const SUSPECT_FACTOR = 3
+/** Calls of one round of a probe: the first ones pay for cold code on both sides, so there are rounds until one is no faster than the one before. */
+const PROBE_ROUND_CALLS = 10
+const PROBE_ROUNDS = 8
+const SETTLED_SHARE = 0.8
+const PROBE_TIME_MS = 2_000
 /** Providers asked for when the ledger knows nobody. */
 const MAX_PROVIDERS = 8
 
@@ -36,6 +42,8 @@ export class LinkKeeper {
   readonly #components: LinkKeeperComponents
   readonly #models: readonly DrivenModel[]
   readonly #probing = new Set<string>()
+  /** Of hosts that were probed: milliseconds after which they are probed again if no query calls them. */
+  readonly #probeAfterMs = new Map<string, number>()
   #stopping = new AbortController()
 
   constructor(components: LinkKeeperComponents, models: readonly DrivenModel[]) {
@@ -62,7 +70,10 @@ export class LinkKeeper {
       (peer) => links.get(peer) === undefined && !links.isOpening(peer) && costs.backoffMs(peer) === 0,
     )
     const stale = [...wanted].filter(
-      ([peer]) => links.get(peer) !== undefined && costs.ageMs(peer) > PROBE_AFTER_MS && costs.backoffMs(peer) === 0,
+      ([peer]) =>
+        links.get(peer) !== undefined &&
+        costs.ageMs(peer) > (this.#probeAfterMs.get(peer) ?? PROBE_AFTER_MS) &&
+        costs.backoffMs(peer) === 0,
     )
     const outdated = [...wanted].filter(([peer]) => links.canImprove(peer))
     const room = Math.max(0, Math.min(CONCURRENT_OPENS, MAX_LINKS - links.size))
@@ -107,6 +118,20 @@ export class LinkKeeper {
       }),
     )
     return opened.includes(true)
+  }
+
+  /** One that seems slow beside the others is soon given another chance: the plan would leave it alone until its measurement is stale. */
+  #planNextProbe(peer: string): void {
+    const { costs, holders } = this.#components
+    const hosts = this.#models.flatMap((model) => [...holders.announced(model.id)])
+    const overheads = hosts.map((other) => costs.counts(other).overheadUs ?? Infinity)
+    const isSuspect = (costs.counts(peer).overheadUs ?? 0) > SUSPECT_FACTOR * Math.min(...overheads)
+    const lastMs = this.#probeAfterMs.get(peer)
+    this.#probeAfterMs.delete(peer)
+    if (!isSuspect) return
+    // The latest come last, so that the one forgotten for room is the one probed longest ago.
+    this.#probeAfterMs.set(peer, Math.min(PROBE_AFTER_MS, lastMs === undefined ? RETRY_PROBE_AFTER_MS : 2 * lastMs))
+    if (this.#probeAfterMs.size > MAX_LINKS) this.#probeAfterMs.delete(this.#probeAfterMs.keys().next().value!)
   }
 
   async #improve(peer: string, model: DrivenModel): Promise<void> {
@@ -159,11 +184,22 @@ export class LinkKeeper {
       pickWeight: Float32Array.of(1),
     }
     try {
-      for (let i = 0; i < PROBE_CALLS; i++) {
-        const startedAt = performance.now()
-        const { queueUs, computeUs } = await client.call(call)
-        costs.succeeded(peer, { latencyUs: (performance.now() - startedAt) * 1000, queueUs, computeUs, picks: 1 })
+      const probedAt = performance.now()
+      let before = Infinity
+      for (let round = 0; round < PROBE_ROUNDS; round++) {
+        const times = []
+        for (let i = 0; i < PROBE_ROUND_CALLS; i++) {
+          const startedAt = performance.now()
+          const { queueUs, computeUs } = await client.call(call)
+          const latencyMs = performance.now() - startedAt
+          costs.succeeded(peer, { latencyUs: latencyMs * 1000, queueUs, computeUs, picks: 1 })
+          times.push(latencyMs)
+        }
+        const median = times.sort((a, b) => a - b)[PROBE_ROUND_CALLS / 2]!
+        if (median >= before * SETTLED_SHARE || performance.now() - probedAt > PROBE_TIME_MS) break
+        before = median
       }
+      this.#planNextProbe(peer)
     } catch (error) {
       if (error instanceof PeerRefusedError && error.status === 'notHeld') {
         if (holders.deny(peer, model.id, call.layer, [call.pickExpert[0]!])) costs.contradicted(peer)

@@ -74,12 +74,21 @@ async function daemonsOf(dir: string): Promise<number[]> {
   return pids.filter((_, i) => lines[i]!.includes(dir) && lines[i]!.includes('main.ts'))
 }
 
+/** Resolves when the swarm has answered and keeps running. */
+async function running(run: StartRun): Promise<void> {
+  const isUp = (): boolean => {
+    assert.doesNotMatch(run.said(), /^failed: /m)
+    return run.printed().includes('Ctrl-C stops it')
+  }
+  await until(isUp, { what: 'the swarm runs', timeoutMs: 60_000 }).catch((error: Error) => assert.fail(`${error.message}\n${run.said()}`))
+}
+
 async function endOf(run: StartRun): Promise<number | string> {
   const late = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), END_TIMEOUT_MS).unref())
   return await Promise.race([run.ended, late])
 }
 
-test('--once answers on all hosts and exits with 0', { timeout: 120_000 }, async (t) => {
+test('--once answers on the hosts and exits with 0', { timeout: 120_000 }, async (t) => {
   const run = await start(t, ['--once', '--prompt', 'Tell me a fairy tale about a king.'])
   const startedAt = performance.now()
   const code = await run.ended
@@ -89,7 +98,8 @@ test('--once answers on all hosts and exits with 0', { timeout: 120_000 }, async
   assert.match(printed, /^> Tell me a fairy tale about a king\.\n\n\S/m)
   assert.match(printed, /^exact: true /m)
   const served = [...printed.matchAll(/^(host-\d) +\S+ +remote +(\d+) +(\d+) +([\d,-]+)$/gm)]
-  assert.equal(new Set(served.map(([, name]) => name)).size, 3, printed)
+  // Each has answered a call before the question; which of them it then uses is for the measured times to say.
+  assert.ok(new Set(served.map(([, name]) => name)).size >= 2, printed)
   for (const [, name, calls] of served) assert.ok(Number(calls) > 0, `${name} served ${calls} calls`)
   const pids = processesOf(printed)
   assert.deepEqual([...pids.keys()].sort().join(' '), 'gateway host-1 host-2 host-3')
@@ -99,7 +109,7 @@ test('--once answers on all hosts and exits with 0', { timeout: 120_000 }, async
 
 test('Ctrl-C stops all four processes', { timeout: 120_000 }, async (t) => {
   const run = await start(t, [])
-  await until(() => run.printed().includes('Ctrl-C stops it'), { what: 'the swarm runs', timeoutMs: 60_000 })
+  await running(run)
   const pids = processesOf(run.printed())
   assert.equal(pids.size, 4)
   for (const [name, pid] of pids) assert.ok(isAlive(pid), name)
@@ -128,7 +138,7 @@ test(
 
 test('a daemon that dies ends the swarm with an error that names it', { timeout: 120_000 }, async (t) => {
   const run = await start(t, [])
-  await until(() => run.printed().includes('Ctrl-C stops it'), { what: 'the swarm runs', timeoutMs: 60_000 })
+  await running(run)
   process.kill(processesOf(run.printed()).get('host-2')!, 'SIGKILL')
   assert.equal(await endOf(run), 1, run.said())
   assert.match(run.said(), /failed: host-2 ended with SIGKILL/)
@@ -137,7 +147,7 @@ test('a daemon that dies ends the swarm with an error that names it', { timeout:
 
 test('daemons whose swarm was killed without warning stop by themselves', { timeout: 120_000 }, async (t) => {
   const run = await start(t, [])
-  await until(() => run.printed().includes('Ctrl-C stops it'), { what: 'the swarm runs', timeoutMs: 60_000 })
+  await running(run)
   process.kill(run.pid, 'SIGKILL')
   const pids = processesOf(run.printed())
   assert.equal(pids.size, 4)
