@@ -139,7 +139,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       { privateKey },
       { swarm: gate.swarm.id, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
     )
-    const records = new ProviderRecords({ routing: mesh.contentRouting, log: debug })
+    const records = new ProviderRecords({ routing: mesh.contentRouting, peers: () => mesh.getPeers().length, log: debug })
     const sources = new BlobSources({ self, view: () => ledger.view(), isGone: (peer) => liveness.isGone(peer), records })
     const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
     const hosting = new Hosting({
@@ -243,6 +243,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       await life.start('punch keeper', punchKeeper)
     }
     await startMesh(mesh, config.listen)
+    await life.start('records', records)
     const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: gate.swarm.id })
     await life.start('relaying', relaying)
     const watch = new LinkWatch({ mesh, onBadRelay: (relay) => relaying.leave(relay), log: info })
@@ -274,9 +275,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     life.onStop('ledger events', () => void ledger.off('change', onChange))
     const announce = ({ id }: HeldModel): void => {
       const cids = hosting.shards(id, 'serving').map(({ cid }) => cid)
-      records
-        .announce(id, cids.length > 0 ? [id, ...cids] : [], life.signal)
-        .catch((error: Error) => info('dht.announce.failed', { reason: error.message }))
+      records.announce(id, cids.length > 0 ? [id, ...cids] : [])
     }
     for (const model of hosting.models) announce(model)
     hosting.onChange = (model) => {

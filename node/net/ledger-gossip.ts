@@ -1,6 +1,9 @@
 import { gossipsub } from '@libp2p/gossipsub'
 import type { GossipSub, GossipSubComponents, GossipsubOpts } from '@libp2p/gossipsub'
+import type { Startable } from '@libp2p/interface'
 import { sha256 } from 'multiformats/hashes/sha2'
+import { GossipKeeper } from './gossip-keeper.ts'
+import type { GossipStreams } from './gossip-keeper.ts'
 
 /** Enough that no two of a swarm's messages of two minutes are alike, and that nobody finds a second one for an id. */
 const MESSAGE_ID_BYTES = 16
@@ -34,7 +37,21 @@ const OPTIONS: Partial<GossipsubOpts> = Object.freeze({
   idontwantMinDataSize: 256,
 })
 
-/** The pubsub service of a node. */
+/** The pubsub service of a node; a {@link GossipKeeper} runs with it. */
 export function ledgerGossip(): (components: GossipSubComponents) => GossipSub {
-  return gossipsub(OPTIONS)
+  const create = gossipsub(OPTIONS)
+  return (components) => {
+    const gossip = create(components) as GossipSub & GossipStreams & Startable
+    const keeper = new GossipKeeper(components, gossip)
+    const [start, stop] = [gossip.start.bind(gossip), gossip.stop.bind(gossip)]
+    gossip.start = async () => {
+      await start()
+      keeper.start()
+    }
+    gossip.stop = async () => {
+      keeper.stop()
+      await stop()
+    }
+    return gossip
+  }
 }

@@ -1,8 +1,11 @@
 import { mkdir } from 'node:fs/promises'
 import { NotFoundError } from '@libp2p/interface'
-import type { Key } from 'interface-datastore'
+import { Key } from 'interface-datastore'
 import { LevelDatastore } from 'datastore-level'
 import { ConfigError } from '../errors.ts'
+
+/** Where `@libp2p/kad-dht` 16.4.5 keeps provider records, as `<prefix>/<multihash>/<peer>`. */
+const PROVIDERS = '/dht/provider'
 
 /**
  * What libp2p remembers on disk: peers and DHT records. libp2p goes on looking up and storing what it learns of peers while it stops and
@@ -26,6 +29,12 @@ export class MeshDatastore extends LevelDatastore {
 
   override async delete(key: Key, options?: Parameters<LevelDatastore['delete']>[1]): Promise<void> {
     if (!this.#isClosed) await super.delete(key, options)
+  }
+
+  /** Forgets what the peer, this node, provided in former runs: the DHT would announce it for ever, held or not. */
+  async forgetProvided(peer: string): Promise<void> {
+    const filters = [(key: Key) => key.name() === peer]
+    for await (const key of this.queryKeys({ prefix: PROVIDERS, filters })) await this.delete(key)
   }
 
   /** Idempotent; waits for what is being written. */

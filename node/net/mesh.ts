@@ -8,6 +8,7 @@ import type { Ed25519PrivateKey, Libp2p } from '@libp2p/interface'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import type { KadDHT } from '@libp2p/kad-dht'
 import { mdns } from '@libp2p/mdns'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
 import { preSharedKey } from '@libp2p/pnet'
@@ -86,6 +87,7 @@ const RELAY_LISTENERS: readonly string[] = Array.from({ length: WANTED_RELAYS },
 /** The libp2p node of one swarm: TCP, TLS preferred over noise (1.2-1.6x less CPU), yamux, a DHT of the swarm's own, gossipsub. Not started. */
 export async function createMesh(init: MeshInit): Promise<Mesh> {
   const { swarm } = init.gate
+  await init.datastore.forgetProvided(peerIdFromPrivateKey(init.privateKey).toString())
   return await createLibp2p<MeshServices>({
     start: false,
     privateKey: init.privateKey,

@@ -49,7 +49,7 @@ export async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: re
   const log = (event: string, fields: Record<string, unknown>): void => {
     if (event === 'dht.found') found.push(Number(fields['providers']))
   }
-  const records = new ProviderRecords({ routing: mesh.contentRouting, log })
+  const records = new ProviderRecords({ routing: mesh.contentRouting, peers: () => mesh.getPeers().length, log })
   const keeper = new LinkKeeper({ links, holders, costs, records, announcers: () => [], log }, models)
   const dispatcher = new Dispatcher({
     links,
