@@ -25,7 +25,7 @@ export function sourceBytes({ items }: BlobSpec): number {
 }
 
 /**
- * The blob's bytes, the gaps of its layout filled with zeros; a chunk is valid until the next is asked for.
+ * The blob's bytes, the gaps of its layout filled with zeros; chunks are not touched once they are given.
  * `onRead` hears how many bytes of the checkpoint were read since the last time. Throws `ModelError`.
  */
 export async function* encodeBlob(spec: BlobSpec, reader: TensorReader, onRead: (bytes: number) => void): AsyncGenerator<Uint8Array> {

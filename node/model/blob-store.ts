@@ -44,7 +44,7 @@ export interface ResumeOptions {
 
 export interface BlobStore {
   readonly dir: string
-  /** Stores the source under the hash of its bytes; visible only once complete. Throws `ModelError`, `DiskFullError` or `signal.reason`. */
+  /** Stores the source, which no longer touches a chunk that it has given, under the hash of its bytes; visible only once complete. Throws `ModelError`, `DiskFullError` or `signal.reason`. */
   write(source: AsyncIterable<Uint8Array>, options?: WriteOptions): Promise<{ readonly cid: string; readonly bytes: number }>
   /**
    * Stores a blob that comes in pieces: goes on where an earlier try broke off, `source` begins at the offset that it is given. What had
@@ -270,17 +270,30 @@ async function* hashing(source: AsyncIterable<Uint8Array>, hash: Hash): AsyncGen
   }
 }
 
+/** Waits for a chunk's write only once the next chunk is there, so that who makes chunks goes on meanwhile. */
 async function writeAll(source: AsyncIterable<Uint8Array>, file: FileHandle): Promise<number> {
   let bytes = 0
-  for await (const chunk of source) {
-    let rest = chunk
-    while (rest.byteLength > 0) {
-      const { bytesWritten } = await file.write(rest)
-      rest = rest.subarray(bytesWritten)
+  let written: Promise<void> = Promise.resolve()
+  try {
+    for await (const chunk of source) {
+      bytes += chunk.byteLength
+      await written
+      written = writeChunk(chunk, file)
+      // Whether it failed is seen when it is awaited, which may be after the source ended with an error of its own.
+      written.catch(() => {})
     }
-    bytes += chunk.byteLength
+  } finally {
+    await written
   }
   return bytes
+}
+
+async function writeChunk(chunk: Uint8Array, file: FileHandle): Promise<void> {
+  let rest = chunk
+  while (rest.byteLength > 0) {
+    const { bytesWritten } = await file.write(rest)
+    rest = rest.subarray(bytesWritten)
+  }
 }
 
 /** Changes whenever the file's content may have changed. */

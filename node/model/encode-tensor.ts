@@ -32,7 +32,7 @@ export function sourcesOf(part: PartSpec): readonly SourceTensor[] {
 
 /** Bytes of a part, and how many numbers of the checkpoint were read for it since the last ones. */
 export interface EncodedChunk {
-  /** Valid until the next chunk is asked for. */
+  /** Not touched again. */
   readonly bytes: Uint8Array
   readonly numbers: number
 }
@@ -114,8 +114,9 @@ export class PartEncoder {
   }
 }
 
+/** A copy. */
 function asBytes(numbers: Float32Array, type: 'f32' | 'f16'): Uint8Array {
-  const stored = type === 'f32' ? numbers : toF16(numbers)
+  const stored = type === 'f32' ? numbers.slice() : toF16(numbers)
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength)
 }
 
