@@ -1,17 +1,25 @@
-/** Packing a bf16 checkpoint in the shape of OLMoE-1B-7B to q4: rate, memory and CPU of `skein pack` as a process of its own. */
-import { spawn } from 'node:child_process'
+/**
+ * Packing a bf16 checkpoint in the shape of OLMoE-1B-7B to q4: rate, memory and CPU of `skein pack` as a process of its own, its checkpoint read
+ * from the disk; and what the disk and the encoding loop alone could do.
+ */
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
-import { readdir, rm } from 'node:fs/promises'
+import { open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { BF16 } from '../../node/model/dtypes/plain.ts'
+import { DEFAULTS as PACK_DEFAULTS } from '../../node/model/pack.ts'
+import { quantise } from '../../node/model/quantise.ts'
 import { writeSyntheticCheckpoint } from '../synthetic-checkpoint.ts'
 import { benchMain, wholeNumber } from './bench.ts'
 import type { Bench } from './bench.ts'
 import { figure } from './figures.ts'
 
 const MAIN = fileURLToPath(new URL('../../node/main.ts', import.meta.url))
-const READ_CHUNK_BYTES = 4 * 2 ** 20
+const CHUNK_BYTES = 4 * 2 ** 20
+/** Of the disk's and the loop's own speed. */
+const PROBE_BYTES = 2 ** 30
 const MIN_RATE_MB = 150
 const MAX_MEMORY_MIB = 2048
 /** Makes the process tell what it used, threads included. */
@@ -29,9 +37,13 @@ export const packBench: Bench<Flag> = {
     const bytes = await writeSyntheticCheckpoint({ dir: checkpoint, layers: wholeNumber(flags.layers, 'layers', 1), seed })
     console.log(`${(bytes / 1e9).toFixed(2)} GB of bf16 weights`)
     const reads: number[] = []
+    const writes: number[] = []
     const packs: Run[] = []
     for (let run = 0; run < runs; run++) {
+      await forgetPages(checkpoint)
       reads.push(bytes / 1e6 / (await readAll(checkpoint)))
+      writes.push(PROBE_BYTES / 1e6 / (await writeProbe(join(workspace.dir, 'probe'))))
+      await forgetPages(checkpoint)
       const data = join(workspace.dir, 'data')
       packs.push(await pack(checkpoint, data, flags.quant))
       await rm(data, { recursive: true })
@@ -44,6 +56,8 @@ export const packBench: Bench<Flag> = {
         { atLeast: MIN_RATE_MB },
       ),
       figure('only reading the same files', 'MB/s', reads),
+      figure('only writing a file', 'MB/s', writes),
+      figure('only decoding bf16 and encoding q4, one thread, no files, of input', 'MB/s', encodingRates()),
       figure(
         'largest resident memory',
         'MiB',
@@ -89,9 +103,53 @@ async function pack(checkpoint: string, data: string, quant: string): Promise<Ru
 async function readAll(dir: string): Promise<number> {
   const startedAt = performance.now()
   for (const name of await readdir(dir)) {
-    for await (const chunk of createReadStream(join(dir, name), { highWaterMark: READ_CHUNK_BYTES })) void chunk
+    for await (const chunk of createReadStream(join(dir, name), { highWaterMark: CHUNK_BYTES })) void chunk
   }
   return (performance.now() - startedAt) / 1000
+}
+
+/** Takes a folder's files out of the page cache, where the system can (GNU dd); elsewhere they may be read from memory. */
+async function forgetPages(dir: string): Promise<void> {
+  for (const name of await readdir(dir)) {
+    const path = join(dir, name)
+    const file = await open(path, 'r+')
+    // Pages that are not on the disk yet stay.
+    await file.datasync()
+    await file.close()
+    spawnSync('dd', [`if=${path}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' })
+  }
+}
+
+/** Seconds to write a file and have it on the disk. */
+async function writeProbe(path: string): Promise<number> {
+  const chunk = new Uint8Array(CHUNK_BYTES).fill(0x5a)
+  const startedAt = performance.now()
+  const file = await open(path, 'w')
+  for (let left = PROBE_BYTES; left > 0; left -= chunk.byteLength) await file.write(chunk)
+  await file.datasync()
+  const seconds = (performance.now() - startedAt) / 1000
+  await file.close()
+  await rm(path)
+  return seconds
+}
+
+/** MB/s of the inner loops alone. */
+function encodingRates(): number[] {
+  const columns = 2048
+  const numbers = new Float32Array(CHUNK_BYTES / 2)
+  const halves = Uint16Array.from(
+    { length: numbers.length },
+    () => ((Math.random() < 0.5 ? 0x8000 : 0) | 0x3c00) + Math.floor(Math.random() * 0x200),
+  )
+  const bytes = new Uint8Array(halves.buffer)
+  const rates: number[] = []
+  for (let done = 0; done < PROBE_BYTES; done += CHUNK_BYTES) {
+    const startedAt = performance.now()
+    BF16.decode(bytes, 0, halves.length, numbers, 0)
+    quantise(numbers, numbers.length / columns, columns, 4, PACK_DEFAULTS.block)
+    rates.push(CHUNK_BYTES / 1000 / (performance.now() - startedAt))
+  }
+  return rates
 }
 
 if (import.meta.main) await benchMain(packBench.name, [packBench])
