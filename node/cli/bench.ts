@@ -33,7 +33,7 @@ export function benchCommand(): Command {
     .option('--seed <n>', "of the model's own writing", '1')
     .option(
       '--variants <list>',
-      'f16, q8 or q4, with :block for another than 64, +trunk-q8 and +kv-q8 for a trunk, and keys and values, in 8 bits',
+      'f16, q8 or q4, with :block for another than 64, +trunk-q8 and +kv-q8 for a trunk, and keys and values, in 8 bits; pack makes q4+trunk-q8 unless told otherwise',
       DEFAULT_VARIANTS,
     )
     .option('--json <file>', 'also write the figures there')

@@ -32,8 +32,8 @@ export interface PackOptions {
   readonly quant: QuantKind
   /** Weights per scale of q4 and q8; defaults to {@link DEFAULTS}. */
   readonly block?: number
-  /** How the trunk's weights are stored, if not as the experts'; q4 only. */
-  readonly trunk?: 'q8'
+  /** How the trunk's weights are stored beside experts in q4; as the experts' by default. */
+  readonly trunk?: 'q4' | 'q8'
   /** Friendly name; by default the folder's name and the kind of quantisation. */
   readonly name?: string
   /** `optional` also packs a checkpoint without tokenizer.json; such a model takes token ids only. Required by default. */
@@ -99,7 +99,7 @@ function readQuant(options: PackOptions): Quant {
   if (options.quant === 'f32' || options.quant === 'f16') return { kind: options.quant, block: 0 }
   const block = options.block ?? DEFAULTS.block
   if (!BLOCKS.includes(block)) throw new ModelError(`block ${block} is not possible: use one of ${BLOCKS.toReversed().join(', ')}`)
-  return { kind: options.quant, block, ...(trunk === undefined ? {} : { trunk }) }
+  return { kind: options.quant, block, ...(trunk === 'q8' ? { trunk } : {}) }
 }
 
 /** A model's friendly name by default, from the path of its checkpoint and the kind of quantisation. */

@@ -63,7 +63,7 @@ describe('skein pack', () => {
 
   test('killed with -9 it leaves no model, and the same command goes on from the complete blobs', async (t) => {
     const undisturbed = createBlobStore({ dir: await temporaryDir(t) })
-    const { id } = await packCheckpoint({ dir: checkpoint, store: undisturbed, quant: 'q4', name: 'tiny' })
+    const { id } = await packCheckpoint({ dir: checkpoint, store: undisturbed, quant: 'q4', trunk: 'q8', name: 'tiny' })
     const data = await temporaryDir(t)
     const child = startPack(data)
     const ended = endOf(child)
@@ -182,6 +182,6 @@ describe('skein pack', () => {
     )
     const store = createBlobStore({ dir: join(data, 'blobs') })
     const { id } = await openModel(store, 'tiny-q4')
-    assert.equal((await packCheckpoint({ dir: source, store, quant: 'q4', name: 'tiny-q4' })).id, id)
+    assert.equal((await packCheckpoint({ dir: source, store, quant: 'q4', trunk: 'q8', name: 'tiny-q4' })).id, id)
   })
 })
