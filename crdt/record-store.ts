@@ -55,7 +55,8 @@ export async function writeRecords(file: string, records: Iterable<StoredRecord>
     parts.push(head, bytes)
   }
   await mkdir(dirname(file), { recursive: true })
-  const temporary = `${file}.${process.pid}.tmp`
+  // Of one name, so that what a killed process leaves is overwritten; a store has one process.
+  const temporary = `${file}.tmp`
   try {
     const handle = await open(temporary, 'w')
     try {
