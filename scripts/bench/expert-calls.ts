@@ -1,16 +1,8 @@
 /** Rate and latency of `/skein/expert/1` between two processes, over the connection that the product makes. */
-import { fork } from 'node:child_process'
-import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
-import { multiaddr } from '@multiformats/multiaddr'
-import { ExpertLinks } from '../../node/net/expert-links.ts'
-import { Xoshiro128 } from '../../node/engine/random.ts'
-import type { ExpertCall, ExpertClient } from '../../protocols/expert/index.ts'
 import { benchMain, wholeNumber } from './bench.ts'
 import type { Bench } from './bench.ts'
+import { callWhile, connectToEchoHost, echoCall } from './echo-client.ts'
 import { figure } from './figures.ts'
-import type { Workspace } from './workspace.ts'
-import { startMeshPeer } from './mesh-peer.ts'
 
 /** Payloads as rows of f32, each routed to one expert. */
 const PAYLOADS = Object.freeze([
@@ -21,7 +13,6 @@ const PAYLOADS = Object.freeze([
 const CONCURRENCIES = Object.freeze([1, 16, 64])
 const WARM_UP_ROUNDS = 1
 const MIN_SMALL_CALLS_PER_S = 30_000
-const START_TIMEOUT_MS = 30_000
 
 type Flag = 'rounds' | 'round-ms'
 
@@ -32,7 +23,7 @@ export const expertCallsBench: Bench<Flag> = {
   async run({ workspace, seed, flags }) {
     const rounds = wholeNumber(flags.rounds, 'rounds', 1)
     const roundMs = wholeNumber(flags['round-ms'], 'round-ms', 1)
-    const client = await connect(workspace)
+    const { client } = await connectToEchoHost(workspace)
     const cases = PAYLOADS.flatMap((payload) =>
       CONCURRENCIES.map((concurrency) => ({
         name: `${payload.name} × ${concurrency}`,
@@ -46,7 +37,8 @@ export const expertCallsBench: Bench<Flag> = {
     // Round by round over all cases, so that a slow moment of the machine falls on each of them.
     for (let round = -WARM_UP_ROUNDS; round < rounds; round++) {
       for (const { call, concurrency, rates, latencies } of cases) {
-        const measured = await callFor(roundMs, client, call, concurrency)
+        const end = performance.now() + roundMs
+        const measured = await callWhile((now) => now < end, client, call, concurrency)
         if (round < 0) continue
         rates.push(measured.rate)
         for (const latency of measured.latencies) latencies.push(latency)
@@ -57,65 +49,6 @@ export const expertCallsBench: Bench<Flag> = {
       figure(`${name}, latency`, 'µs', latencies),
     ])
   },
-}
-
-async function connect(workspace: Workspace): Promise<ExpertClient> {
-  const echoHost = fork(fileURLToPath(new URL('echo-host.ts', import.meta.url)), [workspace.dir])
-  workspace.onClose(() => void echoHost.kill('SIGKILL'))
-  const late = AbortSignal.timeout(START_TIMEOUT_MS)
-  const ended = once(echoHost, 'exit', { signal: late }).then(() => {
-    throw new Error('the echo host ended')
-  })
-  const [addresses] = (await Promise.race([once(echoHost, 'message', { signal: late }), ended])) as [string[]]
-  ended.catch(() => {})
-  const peer = await startMeshPeer(workspace.dir, 'driver')
-  workspace.onClose(() => peer.stop())
-  const connection = await peer.mesh.dial(addresses.map((address) => multiaddr(address)))
-  if (!connection.encryption?.includes('tls')) throw new Error(`the connection is encrypted by ${connection.encryption}, not by TLS`)
-  const links = new ExpertLinks({ dialer: peer.mesh, onChange: () => {} })
-  workspace.onClose(() => links.stop())
-  return await links.open(connection.remotePeer.toString())
-}
-
-function echoCall({ rows, width }: { rows: number; width: number }, seed: number): ExpertCall {
-  const random = Xoshiro128.fromSeed(seed)
-  return {
-    model: '00'.repeat(32),
-    layer: 0,
-    priority: 0,
-    deadlineMs: 30_000,
-    combine: true,
-    rowType: 'f32',
-    rows,
-    width,
-    x: Float32Array.from({ length: rows * width }, () => random.nextFloat() - 0.5),
-    pickRow: Uint16Array.from({ length: rows }, (_, row) => row),
-    pickExpert: new Uint16Array(rows),
-    pickWeight: new Float32Array(rows).fill(1),
-  }
-}
-
-/** Keeps `concurrency` calls in flight for the time; latencies in microseconds. */
-async function callFor(
-  ms: number,
-  client: ExpertClient,
-  call: ExpertCall,
-  concurrency: number,
-): Promise<{ rate: number; latencies: number[] }> {
-  const latencies: number[] = []
-  const startedAt = performance.now()
-  const end = startedAt + ms
-  await Promise.all(
-    Array.from({ length: concurrency }, async () => {
-      for (let before = performance.now(); before < end;) {
-        await client.call(call)
-        const after = performance.now()
-        latencies.push((after - before) * 1000)
-        before = after
-      }
-    }),
-  )
-  return { rate: (latencies.length * 1000) / (performance.now() - startedAt), latencies }
 }
 
 if (import.meta.main) await benchMain(expertCallsBench.name, [expertCallsBench])
