@@ -6,7 +6,7 @@ export const DEFAULTS = Object.freeze({
   ttlMs: 30_000,
   /** What a record may live beyond its ttl: gossip through a few hops on busy machines. */
   graceMs: 5_000,
-  /** `profile` and `holdings` are told at once, but no more often than this. */
+  /** `profile`, `holdings` and `leaving` are told at once, but no more often than this. */
   minPublishIntervalMs: 250,
   /** `routing`, `service` and `observed` change with every token; they are told this often. Large swarms stretch this and the heartbeat, see `publish-schedule.ts`. */
   statisticsIntervalMs: 5_000,

@@ -18,7 +18,7 @@ export interface SwarmSize {
 }
 
 /** Topics of which peers should hear at once. */
-const URGENT: ReadonlySet<Topic> = new Set(['profile', 'holdings'])
+const URGENT: ReadonlySet<Topic> = new Set(['profile', 'holdings', 'leaving'])
 
 /**
  * Bytes per second that envelopes may bring to a node of a large swarm; about as many leave it. Every author takes an equal share, so who

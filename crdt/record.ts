@@ -23,7 +23,14 @@ import { decodeTopic } from './topic-codec.ts'
 /** The topics of one author that this node understands. */
 export type TopicRecord = { readonly [T in Topic]: TopicValues[T] | null }
 
-export const NO_TOPICS: TopicRecord = Object.freeze({ profile: null, holdings: null, routing: null, service: null, observed: null })
+export const NO_TOPICS: TopicRecord = Object.freeze({
+  profile: null,
+  holdings: null,
+  leaving: null,
+  routing: null,
+  service: null,
+  observed: null,
+})
 
 /** Signs an envelope. Throws `LimitExceededError` when the document makes it too large. */
 export async function sealEnvelope(privateKey: PrivateKey, fields: Omit<EnvelopeFields, 'authorKey'>): Promise<Uint8Array> {

@@ -145,7 +145,9 @@ export class Replica {
 /** Bytes of memory that a record costs, roughly: 128 for the object that a layer's bitmap is. */
 function weigh(record: ReadRecord, envelopeBytes: number): number {
   let bytes = envelopeBytes + 2048
-  for (const layers of record.topics.holdings?.values() ?? []) bytes += layers.length * 128
+  for (const topic of [record.topics.holdings, record.topics.leaving]) {
+    for (const layers of topic?.values() ?? []) bytes += layers.length * 128
+  }
   for (const { counts, heat } of record.topics.routing?.values() ?? []) bytes += counts.length * 9 + (heat?.pairs.codes.length ?? 0) * 9
   bytes += (record.topics.observed?.size ?? 0) * 512
   return bytes

@@ -10,6 +10,8 @@ export interface Profile {
   readonly version: string
   /** Only reachable through a relay. */
   readonly relayed: boolean
+  /** Bytes of experts that it takes up by itself where the swarm needs them (`--host auto`); without it, it holds what it was told to. */
+  readonly budgetBytes?: number
 }
 
 /**
@@ -90,6 +92,8 @@ export type Observed = ReadonlyMap<string, Observation>
 export interface TopicValues {
   readonly profile: Profile
   readonly holdings: Holdings
+  /** What of the holdings is served only until others do: its author wants to go, or to give it up. */
+  readonly leaving: Holdings
   readonly routing: Routing
   readonly service: Service
   readonly observed: Observed
@@ -97,7 +101,7 @@ export interface TopicValues {
 
 export type Topic = keyof TopicValues
 
-export const TOPICS: readonly Topic[] = Object.freeze(['profile', 'holdings', 'routing', 'service', 'observed'] as const)
+export const TOPICS: readonly Topic[] = Object.freeze(['profile', 'holdings', 'leaving', 'routing', 'service', 'observed'] as const)
 
 /** Bounds of one author's document; README.md gives the reasons. */
 export const LIMITS = Object.freeze({

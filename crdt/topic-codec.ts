@@ -18,7 +18,7 @@ const Coding = Object.freeze({ plain: 0, deflated: 1 } as const)
 /** Below this many bytes deflate rarely gains more than its own overhead. */
 const MIN_DEFLATE_BYTES = 64
 
-const CODECS: { readonly [T in Topic]: TopicCodec<TopicValues[T]> } = { profile, holdings, routing, service, observed }
+const CODECS: { readonly [T in Topic]: TopicCodec<TopicValues[T]> } = { profile, holdings, leaving: holdings, routing, service, observed }
 
 /**
  * Packs a topic: `[u8 version][u8 coding][fields]`. The same value gives the same fields.

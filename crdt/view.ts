@@ -1,3 +1,4 @@
+import { bitmapHas } from './bitmap.ts'
 import { mergeHeat } from './heat-map.ts'
 import type { ExpertPair, HeatMap } from './heat-map.ts'
 import { HolderIndex } from './holder-index.ts'
@@ -29,6 +30,8 @@ export interface LedgerView {
   readonly authors: ReadonlyMap<string, AuthorView>
   /** Peer ids that state to serve the expert, sorted. */
   holders(model: string, layer: number, expert: number): readonly string[]
+  /** Those of them that do not state to be about to give it up. */
+  stayers(model: string, layer: number, expert: number): readonly string[]
   coverage(model: string, layers: number, experts: number): LedgerCoverage
   /** Tokens routed, summed over all authors: [layers * experts], row-major. Counts outside this shape are left out. Don't write to it. */
   routed(model: string, layers: number, experts: number): Float64Array
@@ -114,6 +117,12 @@ export class MergedView implements LedgerView {
 
   holders(model: string, layer: number, expert: number): readonly string[] {
     return this.#index(model).at(layer, expert)
+  }
+
+  stayers(model: string, layer: number, expert: number): readonly string[] {
+    const holders = this.holders(model, layer, expert)
+    const isStaying = (peer: string): boolean => !bitmapHas(this.authors.get(peer)?.leaving?.get(model)?.[layer], expert)
+    return holders.every(isStaying) ? holders : holders.filter(isStaying)
   }
 
   coverage(model: string, layers: number, experts: number): LedgerCoverage {

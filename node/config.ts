@@ -48,6 +48,8 @@ export interface Config {
   readonly wire: WireType
   readonly combine: Combine
   readonly heatHalfLifeMs: number
+  /** Longest wait of a node that stops for others to take up what only it serves. */
+  readonly handoverMs: number
   readonly logLevel: LogLevel
 }
 
@@ -67,6 +69,7 @@ const UNIT_BYTES: Readonly<Record<string, number>> = Object.freeze({
   tib: 2 ** 40,
 })
 const MAX_HALF_LIFE_MINUTES = LIMITS.maxHalfLifeMs / 60_000
+const MAX_HANDOVER_S = 3_600
 const MEGABYTE = 1024 * 1024
 const MAX_RELAY_RATE_MB = 1_000_000
 const MAX_RELAY_PEERS = 10_000
@@ -151,6 +154,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     api: Object.freeze({ host: apiHost, port: integerOf('apiPort', 0, 65_535) ?? 4114, key: apiKey }),
     wire: choiceOf('wire', ['f32', 'f16', 'i8'], 'f16'),
     combine: choiceOf('combine', ['host', 'driver'], 'host'),
+    handoverMs: (integerOf('handover', 0, MAX_HANDOVER_S) ?? 30) * 1000,
     heatHalfLifeMs: (integerOf('heatHalfLife', 1, MAX_HALF_LIFE_MINUTES) ?? 60) * 60_000,
     logLevel: choiceOf('log', ['silent', 'error', 'info', 'debug'], 'info'),
   })

@@ -1,11 +1,11 @@
 import { LatencySketch } from '../crdt/index.ts'
-import type { Ledger } from '../crdt/index.ts'
+import type { Holdings, Ledger } from '../crdt/index.ts'
 import type { Config } from './config.ts'
 import type { Experience } from './driver/experience.ts'
 import type { RoutingCounts } from './driver/routing-counts.ts'
 import type { ExpertHost } from './host/expert-host.ts'
-import { bitmapsOf } from './host/hosting.ts'
-import type { Hosting } from './host/hosting.ts'
+import { ANNOUNCED, bitmapsOf } from './host/hosting.ts'
+import type { Hosting, ShardState } from './host/hosting.ts'
 import { repeat } from './repeat.ts'
 import { VERSION } from './version.ts'
 
@@ -40,7 +40,9 @@ export class LedgerPublisher {
     this.#stopping = new AbortController()
     experience.restore(ledger.own('observed') ?? new Map())
     host.onServed = (queueUs, computeUs) => this.#times.add(queueUs + computeUs)
-    ledger.set('profile', { name: config.name ?? '', version: VERSION, relayed: false })
+    const { ramBytes, diskBytes } = config.budget
+    const budget = config.host.kind === 'auto' ? { budgetBytes: Math.min(ramBytes, diskBytes) } : {}
+    ledger.set('profile', { name: config.name ?? '', version: VERSION, relayed: false, ...budget })
     this.publishHoldings()
     repeat(() => this.publish(), {
       intervalMs: PUBLISH_INTERVAL_MS,
@@ -56,13 +58,20 @@ export class LedgerPublisher {
     this.#components.host.onServed = null
   }
 
-  /** States which experts are served here. */
+  /** States which experts are served here, and which of them only until others do. */
   publishHoldings(): void {
-    const { ledger, hosting } = this.#components
+    const { ledger } = this.#components
+    ledger.set('holdings', this.#holdings(ANNOUNCED))
+    const leaving = this.#holdings(['leaving'])
+    if (leaving.size > 0 || ledger.own('leaving') !== null) ledger.set('leaving', leaving)
+  }
+
+  #holdings(states: readonly ShardState[]): Holdings {
+    const { hosting } = this.#components
     const held = hosting.models
-      .map((model) => ({ model, shards: hosting.shards(model.id, 'serving') }))
+      .map((model) => ({ model, shards: hosting.shards(model.id, ...states) }))
       .filter(({ shards }) => shards.length > 0)
-    ledger.set('holdings', new Map(held.map(({ model, shards }) => [model.id, bitmapsOf(model.manifest, shards)])))
+    return new Map(held.map(({ model, shards }) => [model.id, bitmapsOf(model.manifest, shards)]))
   }
 
   /** Writes the statistics that changed since the last time. */

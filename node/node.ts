@@ -20,9 +20,11 @@ import { createEngine } from './engine/onnx-engine.ts'
 import { expertMaps } from './expert-map.ts'
 import { ExpertCache } from './host/expert-cache.ts'
 import { ExpertHost } from './host/expert-host.ts'
+import { Handover } from './host/handover.ts'
 import { HoldingsService, MAX_MANIFEST_BYTES, shardsOf } from './host/holdings-service.ts'
 import { Hosting } from './host/hosting.ts'
 import type { HeldModel } from './host/hosting.ts'
+import { OtherHosts } from './host/other-hosts.ts'
 import { PlacementKeeper } from './host/placement-keeper.ts'
 import { LedgerPublisher } from './ledger-publisher.ts'
 import { Lifecycle } from './lifecycle.ts'
@@ -65,6 +67,8 @@ export interface SkeinNode {
   status(): SwarmStatus
   /** A text with which others join the swarm; see {@link SwarmGate}. */
   invite(options: { expiresAt: number; uses: number }): Promise<string>
+  /** Waits, before {@link stop}, for others to take up what only this node serves: at most as long as was configured, and until the signal. */
+  leave(signal: AbortSignal): Promise<void>
   /** Says goodbye to the swarm and undoes everything in reverse; idempotent, never throws. */
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -154,12 +158,20 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     })
     life.onStop('hosting', () => hosting.stop())
     const liveness = new Liveness({ mesh, heardAt: (peer) => ledger.view().authors.get(peer)?.updatedAt ?? null, log: info })
+    const others = new OtherHosts({
+      self,
+      view: () => ledger.view(),
+      isGone: (peer) => liveness.isGone(peer),
+      verify: (peers) => liveness.verify(peers),
+    })
+    const handover = new Handover({ hosting, others, log: info }, { timeoutMs: config.handoverMs })
     const holdings = new HoldingsService({
       self,
       hosting,
       store,
       view: () => ledger.view(),
-      isGone: (peer) => liveness.isGone(peer),
+      others,
+      handover,
       fetchManifest: async (id, signal) => {
         const wanted = { cid: id, bytes: null, maxBytes: MAX_MANIFEST_BYTES, sources: () => sources.ofModel(id, signal), signal }
         await transfer.fetcher.fetch(wanted)
@@ -197,6 +209,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
         costs,
         records,
         announcers,
+        onUnreachable: (peer) => void liveness.verify([peer]),
         log: info,
       },
       models,
@@ -283,21 +296,12 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       announce(model)
     }
 
-    if (config.host.kind === 'auto') {
-      const placement = new PlacementKeeper(
-        {
-          self,
-          view: () => ledger.view(),
-          isGone: (peer) => liveness.isGone(peer),
-          hosting,
-          holdings,
-          isRelayed: () => ledger.own('profile')?.relayed ?? false,
-          log: info,
-        },
-        { ...config.budget, seed: ownSeed },
-      )
-      await life.start('placement', placement)
-    }
+    const isRelayed = (): boolean => ledger.own('profile')?.relayed ?? false
+    const placement = new PlacementKeeper(
+      { view: () => ledger.view(), hosting, others, handover, holdings, isRelayed, log: info },
+      { ...config.budget, seed: ownSeed },
+    )
+    if (config.host.kind === 'auto') await life.start('placement', placement)
 
     const metrics = new Registry()
     const status = (): SwarmStatus =>
@@ -339,6 +343,10 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       queries: driver,
       status,
       invite,
+      leave: async (signal) => {
+        placement.stop()
+        await handover.leave(signal)
+      },
       stop: () => life.stop(),
       [Symbol.asyncDispose]: () => life.stop(),
     }

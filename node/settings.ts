@@ -53,6 +53,12 @@ export const SETTINGS = Object.freeze([
   },
   { key: 'ram', flag: '--ram <size>', kind: 'text', help: 'memory for experts with --host auto, such as 4GB (default: a quarter)' },
   { key: 'disk', flag: '--disk <size>', kind: 'text', help: 'disk for blobs with --host auto (default: 20GB)' },
+  {
+    key: 'handover',
+    flag: '--handover <seconds>',
+    kind: 'text',
+    help: 'time that a stopping node gives others to take up what only it serves (default: 30)',
+  },
   { key: 'kv', flag: '--kv <type>', kind: 'text', help: 'keys and values of queries: f32 | q8, a quarter of the memory (default: f32)' },
   {
     key: 'kvMemory',

@@ -20,6 +20,8 @@ export interface ChurnInit {
   readonly askers: number
   readonly seed: number
   readonly log: (line: string) => void
+  /** Folder for what the daemons log; without it their logs are not kept. */
+  readonly logs?: string
 }
 
 export interface ChurnResult {
@@ -55,16 +57,27 @@ export async function runChurn(init: ChurnInit): Promise<ChurnResult> {
   const common = ['--swarm', `churn-${process.pid}`, '--listen', '/ip4/127.0.0.1/tcp/0', '--no-mdns', '--api-port', '0', '--threads', '1']
   const hosts: DaemonProcess[] = []
   let started = 0
-  const gateway = await spawnDaemon([...common, '--data', join(init.dir, 'gateway'), '--host', 'none', '--log', 'error'])
+  const logged = (name: string): { logFile?: string } => (init.logs === undefined ? {} : { logFile: join(init.logs, `${name}.log`) })
+  const gatewayFlags = [
+    ...common,
+    '--data',
+    join(init.dir, 'gateway'),
+    '--host',
+    'none',
+    '--log',
+    init.logs === undefined ? 'error' : 'debug',
+  ]
+  const gateway = await spawnDaemon(gatewayFlags, logged('gateway'))
   const stopping = new AbortController()
   try {
     const bootstrap = gateway.addresses.flatMap((address) => ['--bootstrap', address])
     const { bytes } = await shardBytes(gateway)
     const budget = ['--ram', String(Math.ceil(bytes * init.budget)), '--disk', String(bytes)]
     const join1 = async (extra: readonly string[] = ['--model', 'none']): Promise<DaemonProcess> => {
-      const data = join(init.dir, `host-${started++}`)
+      const name = `host-${started++}`
+      const data = join(init.dir, name)
       const flags = [...common, '--data', data, '--host', 'auto', ...budget, ...bootstrap, ...extra, '--log', 'info']
-      const host = await spawnDaemon(flags, { signal: stopping.signal })
+      const host = await spawnDaemon(flags, { signal: stopping.signal, ...logged(name) })
       hosts.push(host)
       return host
     }
@@ -76,13 +89,15 @@ export async function runChurn(init: ChurnInit): Promise<ChurnResult> {
     const watch = watchCoverage(gateway, stopping.signal)
     const load = Array.from({ length: init.askers }, (_, i) => askOn(gateway, i, stopping.signal, log))
     const usefulMs: number[] = []
+    const stopped: Promise<void>[] = []
     for (let event = 0; event < init.events; event++) {
       const at = performance.now()
       if (event % 2 === 0) {
         const [host] = hosts.splice(below(hosts.length), 1)
         const isKilled = event % 6 !== 4
+        // Told to stop, it hands over first, which takes as long as it takes.
         if (isKilled) await host!.kill()
-        else await host!.stop()
+        else stopped.push(host!.stop())
         log(`${isKilled ? 'killed a host' : 'told a host to stop'}; fewest hosts of an expert since the last event: ${watch.fewest()}`)
       } else {
         const host = await join1()
@@ -91,6 +106,7 @@ export async function runChurn(init: ChurnInit): Promise<ChurnResult> {
       }
       await delay(Math.max(0, init.everyMs - (performance.now() - at)))
     }
+    await Promise.all(stopped)
     await recovered(gateway, READY_TIMEOUT_MS)
     stopping.abort(new Error('the run is over'))
     const results = await Promise.all(load)

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { createWriteStream } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { withAllocator } from '../node/allocator.ts'
 
@@ -23,7 +24,8 @@ export interface DaemonProcess {
 
 const MAIN = fileURLToPath(new URL('../node/main.ts', import.meta.url))
 const START_TIMEOUT_MS = 60_000
-const STOP_TIMEOUT_MS = 15_000
+/** Longer than a node hands over, drains and stops. */
+const STOP_TIMEOUT_MS = 45_000
 const OUTPUT_CHARACTERS = 64 * 1024
 
 export interface DaemonInit {
@@ -33,6 +35,8 @@ export interface DaemonInit {
   readonly signal?: AbortSignal
   /** Words before the command, such as `ip netns exec <name>`; the program they name must become the command. */
   readonly prefix?: readonly string[]
+  /** Where all that it writes to stderr is kept. */
+  readonly logFile?: string
 }
 
 /**
@@ -49,6 +53,7 @@ export async function spawnDaemon(flags: readonly string[], init: DaemonInit = {
   let errors = ''
   let printed = ''
   child.stderr!.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-OUTPUT_CHARACTERS)))
+  if (init.logFile !== undefined) child.stderr!.pipe(createWriteStream(init.logFile))
   const exited = new Promise<number | string>((resolve) => {
     child.on('exit', (code, signal) => {
       process.off('exit', killNow)

@@ -5,7 +5,8 @@ import { defaultDataDir } from '../config.ts'
 import { ConfigError } from '../errors.ts'
 import { runningDaemon } from './background-daemon.ts'
 
-const STOP_TIMEOUT_MS = 30_000
+/** Longer than a node hands over by default, drains and stops. */
+const STOP_TIMEOUT_MS = 60_000
 const POLL_MS = 100
 
 /** `skein down`: stops the node that runs on a data directory. */

@@ -4,16 +4,17 @@ const EXIT_INTERRUPTED = 130
 
 /**
  * Calls `onStop` at the first SIGINT or SIGTERM, or when the parent that holds the other end of this process' IPC channel is gone; a later
- * signal ends the process on the spot.
+ * signal ends the process on the spot, unless `hurry` says that it could shorten the stop.
  */
-export function onStopSignal(onStop: () => void): void {
+export function onStopSignal(onStop: () => void, hurry: () => boolean = () => false): void {
   let askedAt: number | null = null
   const onSignal = (): void => {
     const now = performance.now()
-    if (askedAt === null) {
-      askedAt = now
-      onStop()
-    } else if (now - askedAt > SAME_REQUEST_MS) process.exit(EXIT_INTERRUPTED)
+    if (askedAt !== null && now - askedAt <= SAME_REQUEST_MS) return
+    const isFirst = askedAt === null
+    askedAt = now
+    if (isFirst) onStop()
+    else if (!hurry()) process.exit(EXIT_INTERRUPTED)
   }
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)

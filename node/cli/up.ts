@@ -15,10 +15,18 @@ export function upCommand(): Command {
     const config = loadConfig(typed, process.env)
     const starting = new AbortController()
     const stop = Promise.withResolvers<void>()
-    onStopSignal(() => {
-      starting.abort(new Error('stopped while starting'))
-      stop.resolve()
-    })
+    let handover: AbortController | null = null
+    onStopSignal(
+      () => {
+        starting.abort(new Error('stopped while starting'))
+        stop.resolve()
+      },
+      () => {
+        const canHurry = handover?.signal.aborted === false
+        handover?.abort()
+        return canHurry
+      },
+    )
     const node = await startNode(config, starting.signal)
     const { models } = node.status()
     console.log(`peer       ${node.peer}`)
@@ -28,6 +36,9 @@ export function upCommand(): Command {
     console.log(`api        ${node.url}/v1  ·  dashboard ${node.url}/`)
     await stop.promise
     console.log('stopping …')
+    handover = new AbortController()
+    await node.leave(handover.signal)
+    handover = null
     await node.stop()
     process.exit(0)
   })

@@ -16,6 +16,8 @@ export interface LinkKeeperComponents {
   readonly records: ProviderRecords
   /** Peers whose live ledger record announces the expert. */
   readonly announcers: (model: string, layer: number, expert: number) => readonly string[]
+  /** Hears of peers that could not be linked to. */
+  readonly onUnreachable: (peer: string) => void
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 
@@ -147,11 +149,12 @@ export class LinkKeeper {
   }
 
   async #open(peer: string, model: DrivenModel): Promise<boolean> {
-    const { links, costs, log } = this.#components
+    const { links, costs, onUnreachable, log } = this.#components
     try {
       await links.open(peer)
     } catch (error) {
       costs.failed(peer)
+      onUnreachable(peer)
       log('link.failed', { peer, reason: (error as Error).message })
       return false
     }

@@ -1,5 +1,5 @@
 import type { LedgerView } from '../../crdt/index.ts'
-import { isMeshError } from '../../protocols/wire/errors.ts'
+import { isMeshError, PeerLostError } from '../../protocols/wire/errors.ts'
 import { InvalidRequestError, ModelMissingError } from '../errors.ts'
 import { inLanes } from '../in-lanes.ts'
 import { isBlobCid } from '../model/blob-cid.ts'
@@ -9,7 +9,10 @@ import type { ShardEntry } from '../model/manifest.ts'
 import { MODEL_LIMITS } from '../model/model-limits.ts'
 import { chooseShards, parseHostChoice } from '../router/shard-choice.ts'
 import { readHoldings, writeHoldings } from './holdings-file.ts'
+import type { Handover } from './handover.ts'
+import { ANNOUNCED } from './hosting.ts'
 import type { HeldModel, Hosting } from './hosting.ts'
+import type { OtherHosts } from './other-hosts.ts'
 
 /** Which experts of a model: as `--host` says it, `all`, a fraction, or `<layer>:<first>-<last>,...`. */
 export interface HoldingsRequest {
@@ -38,8 +41,8 @@ export interface HoldingsServiceComponents {
   readonly hosting: Hosting
   readonly store: BlobStore
   readonly view: () => LedgerView
-  /** Whether a peer in the view is known to be gone. */
-  readonly isGone: (peer: string) => boolean
+  readonly others: OtherHosts
+  readonly handover: Handover
   /** Brings a manifest into the store. */
   readonly fetchManifest: (id: string, signal: AbortSignal) => Promise<void>
   /** Where holdings are remembered over restarts. */
@@ -96,7 +99,7 @@ export class HoldingsService {
     const { hosting, file, log } = this.#components
     const holdings = new Map(
       hosting.models.map((model) => {
-        const held = hosting.shards(model.id, 'serving').map(({ cid }) => cid)
+        const held = hosting.shards(model.id, ...ANNOUNCED).map(({ cid }) => cid)
         const own = new Set(shardsOf(model).map(({ cid }) => cid))
         const fetched = [...this.#fetched].filter((cid) => own.has(cid))
         return [model.id, { held, pinned: held.filter((cid) => this.#pinned.has(cid)), fetched }]
@@ -153,27 +156,32 @@ export class HoldingsService {
   }
 
   /**
-   * Gives shards up, unless this node is the last that serves one of their experts and `force` is not set. Throws `ModelMissingError` or
-   * `InvalidRequestError`.
+   * Gives shards up: each once another node serves it, or at once with `force`. Throws `ModelMissingError` or `InvalidRequestError`, which
+   * it is when nobody serves one of them or could take it up.
    */
   async *release(request: HoldingsRequest & { readonly force: boolean }, signal: AbortSignal): AsyncGenerator<HoldingEvent> {
-    const { hosting, self } = this.#components
+    const { hosting, self, others, handover } = this.#components
     const model = await this.#find(request.model, signal)
     const asked = new Set(chosenShards(request.what, model, self).map(({ cid }) => cid))
-    const shards = hosting.shards(model.id, 'serving').filter(({ cid }) => asked.has(cid))
-    const last = request.force ? undefined : shards.find((shard) => this.#isLastHolder(model.id, shard))
+    const shards = hosting.shards(model.id, ...ANNOUNCED).filter(({ cid }) => asked.has(cid))
+    const room = handover.room()
+    const isStuck = (shard: ShardEntry): boolean => others.of(model.id, shard).length === 0 && shard.bytes > room
+    const last = request.force ? undefined : shards.find(isStuck)
     if (last !== undefined) {
       throw new InvalidRequestError(
-        `nobody else serves experts ${last.first}-${last.last} of layer ${last.layer} of ${model.manifest.name}: wait until another node holds ` +
-          'them, or release them all the same with --force',
+        `nobody else serves experts ${last.first}-${last.last} of layer ${last.layer} of ${model.manifest.name}, nor has room for them: wait ` +
+          'until another node holds them, or release them all the same with --force',
         'what',
         'last_holder',
       )
     }
     yield describe(model, shards)
     yield* this.#each(shards, 'released', async (shard) => {
+      if (request.force) await hosting.release(model.id, shard)
+      else if (!(await handover.giveUp(model.id, shard, { need: 1, signal }))) {
+        throw new PeerLostError('no other node took it up in time: it is still served here; try again, or release it with --force')
+      }
       this.#pinned.delete(shard.cid)
-      await hosting.release(model.id, shard)
       this.remember()
     })
   }
@@ -198,17 +206,6 @@ export class HoldingsService {
     })
     yield* events
     yield { kind: 'end', done: shards.length - failed, failed }
-  }
-
-  #isLastHolder(model: string, shard: ShardEntry): boolean {
-    const { view, self, isGone } = this.#components
-    for (let expert = shard.first; expert <= shard.last; expert++) {
-      const others = view()
-        .holders(model, shard.layer, expert)
-        .filter((peer) => peer !== self && !isGone(peer))
-      if (others.length === 0) return true
-    }
-    return false
   }
 
   /** The model by name or CID: held here, in the store, or announced in the swarm. */

@@ -18,9 +18,12 @@ export interface HeldModel {
 
 /**
  * Where a shard is on its way: `opening` (fetched, opened, tested), `cached` (for this node's own queries), `serving` (announced),
- * `leaving` (announced no more, and answered until drivers know).
+ * `leaving` (still announced, as something that others should take up), `draining` (announced no more, and answered until drivers know).
  */
-export type ShardState = 'opening' | 'cached' | 'serving' | 'leaving'
+export type ShardState = 'opening' | 'cached' | 'serving' | 'leaving' | 'draining'
+
+/** States in which a shard is announced. */
+export const ANNOUNCED: readonly ShardState[] = Object.freeze(['serving', 'leaving'])
 
 export interface HostingComponents {
   readonly engine: Pick<Engine, 'openExperts'>
@@ -114,17 +117,27 @@ export class Hosting {
     return this.#take(id, shard, 'cached', signal)
   }
 
+  /** Announces that these shards are served only until others do; what is not served stays as it is. */
+  leave(id: string, cids: ReadonlySet<string>): void {
+    this.#turn(id, cids, 'serving', 'leaving')
+  }
+
+  /** Takes {@link leave} back, for those that are not given up yet. */
+  stay(id: string, cids: ReadonlySet<string>): void {
+    this.#turn(id, cids, 'leaving', 'serving')
+  }
+
   /** Gives the shard up: withdraws it, answers until drivers know, closes it. Resolves when it is closed. Its blob stays in the store. */
   release(id: string, shard: ShardEntry): Promise<void> {
     const slot = this.#slots.get(id)?.get(shard.cid)
     if (slot === undefined) return Promise.resolve()
     return this.#after(slot, async () => {
-      if (slot.state === 'serving') {
-        this.#move(slot, 'leaving')
+      if (ANNOUNCED.includes(slot.state)) {
+        this.#move(slot, 'draining')
         this.onChange?.(slot.model)
         await delay(DRAIN_MS, undefined, { signal: this.#stopping.signal }).catch(() => {})
       }
-      this.#move(slot, 'leaving')
+      this.#move(slot, 'draining')
       this.#slots.get(id)?.delete(shard.cid)
       await slot.model.experts.closeShard(shard.layer, shard.first)
       this.#components.log('shard.released', { layer: shard.layer, first: shard.first, last: shard.last })
@@ -165,7 +178,7 @@ export class Hosting {
       // A release that was asked for before has taken the slot away.
       if (slots.get(shard.cid) !== taken) return await this.#take(id, shard, state, signal)
       if (taken.state === 'opening') await this.#prepare(taken, AbortSignal.any([signal, this.#stopping.signal]))
-      if (taken.state === 'serving' || taken.state === state) return
+      if (taken.state === 'serving' || taken.state === state || (taken.state === 'leaving' && state === 'cached')) return
       this.#move(taken, state)
       this.#components.log(state === 'serving' ? 'shard.served' : 'shard.cached', {
         layer: shard.layer,
@@ -192,10 +205,17 @@ export class Hosting {
     }
   }
 
+  #turn(id: string, cids: ReadonlySet<string>, from: ShardState, to: ShardState): void {
+    const slots = [...(this.#slots.get(id)?.values() ?? [])].filter(({ shard, state }) => state === from && cids.has(shard.cid))
+    for (const slot of slots) this.#move(slot, to)
+    if (slots.length > 0) this.onChange?.(slots[0]!.model)
+  }
+
   #move(slot: Slot, state: ShardState): void {
     slot.state = state
     const { layer, first, last } = slot.shard
-    this.#usable.get(slot.model.id)![layer]!.fill(state === 'serving' ? SERVED : state === 'cached' ? CACHED : 0, first, last + 1)
+    const use = ANNOUNCED.includes(state) ? SERVED : state === 'cached' ? CACHED : 0
+    this.#usable.get(slot.model.id)![layer]!.fill(use, first, last + 1)
   }
 
   #after(slot: Slot, task: () => Promise<void>): Promise<void> {

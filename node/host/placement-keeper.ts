@@ -2,20 +2,21 @@ import type { LedgerView } from '../../crdt/index.ts'
 import { isBlobCid } from '../model/blob-cid.ts'
 import type { ShardEntry } from '../model/manifest.ts'
 import { repeat } from '../repeat.ts'
-import { matesOf, place } from '../router/placement.ts'
+import { matesOf, place, TARGET_REPLICAS } from '../router/placement.ts'
 import type { PlacedModel, ShardPair, ShardRef } from '../router/placement.ts'
 import { inLanes } from '../in-lanes.ts'
 import type { HoldingsService } from './holdings-service.ts'
 import { shardsOf } from './holdings-service.ts'
-import type { HeldModel, Hosting } from './hosting.ts'
+import type { Handover } from './handover.ts'
+import type { OtherHosts } from './other-hosts.ts'
+import { ANNOUNCED } from './hosting.ts'
+import type { HeldModel, Hosting, ShardState } from './hosting.ts'
 
 export interface PlacementKeeperComponents {
-  /** This node's peer id. */
-  readonly self: string
   readonly view: () => LedgerView
-  /** Whether a peer in the view is known to be gone. */
-  readonly isGone: (peer: string) => boolean
   readonly hosting: Hosting
+  readonly others: OtherHosts
+  readonly handover: Pick<Handover, 'giveUp'>
   readonly holdings: Pick<HoldingsService, 'isPinned' | 'remember' | 'adopt' | 'trim'>
   readonly isRelayed: () => boolean
   readonly log: (event: string, fields: Record<string, unknown>) => void
@@ -40,6 +41,8 @@ const SHARD_TIMEOUT_MS = 10 * 60_000
 /** A shard or model that could not be had is left alone for so long. */
 const RETRY_MS = 15_000
 const MAX_MODELS = 16
+/** Neither held nor to be fetched. */
+const GOING: readonly (ShardState | null)[] = Object.freeze(['leaving', 'draining'])
 
 /** With `--host auto`: looks at the swarm every second or two and takes up or gives up shards as {@link place} says. */
 export class PlacementKeeper {
@@ -69,18 +72,22 @@ export class PlacementKeeper {
 
   /** One look and what follows from it; resolves when all that was begun has ended. */
   async round(): Promise<void> {
-    const { hosting, holdings, log, isRelayed } = this.#components
+    const { hosting, holdings, others, log, isRelayed } = this.#components
     const { signal } = this.#stopping
     await this.#adoptModel(signal)
+    if (signal.aborted) return
+    const shards = hosting.models.flatMap((model) => shardsOf(model).map((shard) => ({ model: model.id, shard })))
+    // Not waited for: one that does not answer takes seconds, and is known by the next round.
+    void others.verify(shards)
     const models = hosting.models.map((model) => this.#placed(model))
     const held = new Set(hosting.models.flatMap(({ id }) => hosting.shards(id, 'serving').map(({ cid }) => cid)))
     const { fetch: wanted, drop } = place({
       models,
       held,
       pinned: new Set([...held].filter((cid) => holdings.isPinned(cid))),
-      budgetBytes: Math.min(this.#init.ramBytes, this.#init.diskBytes),
+      budgetBytes: this.#budgetBytes,
       isRelayed: isRelayed(),
-      nodes: this.#liveNodes(),
+      nodes: others.takers().size + 1,
       seed: this.#init.seed + this.#round++,
     })
     const fetch = wanted.slice(0, SHARDS_PER_ROUND)
@@ -91,8 +98,8 @@ export class PlacementKeeper {
     holdings.remember()
     // Nothing goes before what was to come in its place serves.
     if (failed > 0 || fetch.length < wanted.length) return
-    // Not waited for: what is given up drains for seconds, in which there may be more to do.
-    for (const ref of drop) void hosting.release(ref.model, this.#shard(ref)).then(() => holdings.remember())
+    // Not waited for: it takes seconds, in which there may be more to do.
+    for (const ref of drop) void this.#drop(ref, signal).then(() => holdings.remember())
     await holdings.trim(this.#init.diskBytes)
     holdings.remember()
   }
@@ -107,6 +114,15 @@ export class PlacementKeeper {
       this.#failed.set(ref.cid, performance.now() + RETRY_MS)
       return false
     }
+  }
+
+  /** Gives a shard up once enough others serve it; or all the same, if the budget has no room for it. */
+  async #drop(ref: ShardRef, signal: AbortSignal): Promise<void> {
+    const { hosting, handover, others } = this.#components
+    const shard = this.#shard(ref)
+    const need = Math.min(TARGET_REPLICAS, Math.max(1, others.of(ref.model, shard).length))
+    const isGivenUp = await handover.giveUp(ref.model, shard, { need, signal })
+    if (!isGivenUp && !signal.aborted && this.#servedBytes() > this.#budgetBytes) await hosting.release(ref.model, shard)
   }
 
   /** Learns of one model that the swarm hosts and this node does not know yet. */
@@ -126,14 +142,15 @@ export class PlacementKeeper {
   }
 
   #placed(model: HeldModel): PlacedModel {
-    const { view } = this.#components
+    const { hosting, others, view } = this.#components
     const { layers, experts } = model.manifest.config
     const heat = view().heat(model.id, { layers, experts, nowMs: Date.now() })
-    const entries = shardsOf(model).filter(({ cid }) => !this.#isResting(cid))
+    const isGoing = (cid: string): boolean => GOING.includes(hosting.stateOf(model.id, cid))
+    const entries = shardsOf(model).filter(({ cid }) => !this.#isResting(cid) && !isGoing(cid))
     const shards = entries.map((entry) => {
       let rate = 0
       for (let expert = entry.first; expert <= entry.last; expert++) rate += heat.rates[entry.layer * experts + expert]!
-      return { cid: entry.cid, layer: entry.layer, bytes: entry.bytes, others: this.#others(model.id, entry), heat: rate }
+      return { cid: entry.cid, layer: entry.layer, bytes: entry.bytes, others: others.of(model.id, entry).length, heat: rate }
     })
     const at = new Map<number, number>()
     entries.forEach((entry, i) => {
@@ -146,24 +163,13 @@ export class PlacementKeeper {
     return { id: model.id, shards, mates: matesOf(shards, pairs) }
   }
 
-  /** Live hosts of the shard's rarest expert, but for this node. */
-  #others(model: string, { layer, first, last }: ShardEntry): number {
-    const { view, self, isGone } = this.#components
-    let least = Infinity
-    for (let expert = first; expert <= last; expert++) {
-      const holders = view().holders(model, layer, expert)
-      least = Math.min(
-        least,
-        holders.reduce((sum, peer) => sum + (peer !== self && !isGone(peer) ? 1 : 0), 0),
-      )
-    }
-    return least
+  get #budgetBytes(): number {
+    return Math.min(this.#init.ramBytes, this.#init.diskBytes)
   }
 
-  #liveNodes(): number {
-    const { view, self, isGone } = this.#components
-    const others = [...view().authors.keys()].filter((peer) => peer !== self && !isGone(peer))
-    return others.length + 1
+  #servedBytes(): number {
+    const { hosting } = this.#components
+    return hosting.models.reduce((sum, { id }) => hosting.shards(id, ...ANNOUNCED).reduce((bytes, shard) => bytes + shard.bytes, sum), 0)
   }
 
   #isResting(what: string): boolean {

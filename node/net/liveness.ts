@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Libp2p, PeerId } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
 
 type LivenessMesh = Pick<Libp2p, 'dial' | 'getConnections' | 'addEventListener' | 'removeEventListener'>
 
@@ -14,18 +15,24 @@ export interface LivenessComponents {
 const ATTEMPTS = 2
 const DIAL_TIMEOUT_MS = 3_000
 const BETWEEN_MS = 500
-/** Peers remembered as gone; their ledger records run out within half a minute. */
+/** Peers remembered as gone; in large swarms their ledger records live for up to an hour. */
 const MAX_GONE = 1024
+/** A peer that was dialled because somebody relies on it is not dialled again for so long; once connected, the end of that is noticed. */
+const VERIFIED_MS = 15_000
+/** Peers dialled for that at the same time; those beyond are left to the next time. */
+const MAX_VERIFYING = 16
 
 /**
- * Which peers of the ledger's view are gone before their records run out: their connection ended, and they can't be dialled again. A host
- * that was killed is known so within a second, not half a minute. Only this node's own evidence counts, and only until the peer is heard of
- * again.
+ * Which peers of the ledger's view are gone before their records run out: their connection ended, or was never there, and they can't be
+ * dialled. A host that was killed is known so within a second, not half a minute, or, in a swarm of a thousand, an hour. Only this node's own
+ * evidence counts, and only until the peer is heard of again.
  */
 export class Liveness {
   readonly #components: LivenessComponents
   readonly #goneAt = new Map<string, number>()
-  readonly #checking = new Set<string>()
+  readonly #checking = new Map<string, Promise<void>>()
+  /** Peer → when it was dialled by {@link verify}, in `performance.now()` milliseconds. */
+  readonly #verifiedAt = new Map<string, number>()
   #stopping = new AbortController()
 
   constructor(components: LivenessComponents) {
@@ -53,17 +60,42 @@ export class Liveness {
     return false
   }
 
+  /** Dials those of the peers that are not connected, so that none is relied on that died unseen; resolves when their state is known. */
+  async verify(peers: Iterable<string>): Promise<void> {
+    const { mesh } = this.#components
+    const now = performance.now()
+    for (const [peer, at] of this.#verifiedAt) if (now - at > VERIFIED_MS) this.#verifiedAt.delete(peer)
+    const checks: Promise<void>[] = []
+    for (const peer of new Set(peers)) {
+      if (this.#verifiedAt.has(peer) || this.isGone(peer) || this.#checking.size >= MAX_VERIFYING) continue
+      const id = peerIdFromString(peer)
+      if (mesh.getConnections(id).length > 0) continue
+      this.#verifiedAt.set(peer, now)
+      checks.push(this.#checkOnce(id))
+    }
+    await Promise.all(checks)
+  }
+
   readonly #onConnect = (event: CustomEvent<PeerId>): void => {
     this.#goneAt.delete(event.detail.toString())
   }
 
   readonly #onDisconnect = (event: CustomEvent<PeerId>): void => {
-    const peer = event.detail.toString()
-    if (this.#checking.has(peer) || this.#components.heardAt(peer) === null) return
-    this.#checking.add(peer)
-    this.#check(event.detail)
-      .catch(() => {})
-      .finally(() => this.#checking.delete(peer))
+    void this.#checkOnce(event.detail)
+  }
+
+  /** Never rejects. */
+  #checkOnce(id: PeerId): Promise<void> {
+    const peer = id.toString()
+    if (this.#components.heardAt(peer) === null) return Promise.resolve()
+    let checking = this.#checking.get(peer)
+    if (checking === undefined) {
+      checking = this.#check(id)
+        .catch(() => {})
+        .finally(() => this.#checking.delete(peer))
+      this.#checking.set(peer, checking)
+    }
+    return checking
   }
 
   async #check(id: PeerId): Promise<void> {

@@ -12,11 +12,12 @@ const ASKERS = 2
 /** Six hosts with half of the model each: three hosts of every expert while all are there. */
 const BUDGET = 0.5
 
-type Flag = 'minutes' | 'hosts' | 'every'
+type Flag = 'minutes' | 'hosts' | 'every' | 'logs'
 
 export const churnBench: Bench<Flag> = {
   name: 'churn',
-  defaults: { minutes: '5', hosts: '6', every: '10' },
+  /** `--logs <folder>` keeps what the daemons log. */
+  defaults: { minutes: '5', hosts: '6', every: '10', logs: '' },
 
   async run({ workspace, seed, flags }) {
     const everyMs = wholeNumber(flags.every, 'every', 1) * 1000
@@ -28,7 +29,8 @@ export const churnBench: Bench<Flag> = {
       events: Math.round((wholeNumber(flags.minutes, 'minutes', 1) * 60_000) / everyMs),
       askers: ASKERS,
       seed,
-      log: (line) => console.log(`  ${line}`),
+      log: (line) => console.log(`  ${new Date().toISOString().slice(11, 23)} ${line}`),
+      ...(flags.logs === '' ? {} : { logs: flags.logs }),
     })
     for (const failure of result.failures) console.log(`  failed: ${failure}`)
     const figures: Figure[] = [

@@ -118,7 +118,7 @@ class AverageRanker implements Ranker {
 
 /** The ledger as the hosts state it. */
 function viewOf(simulator: HostSimulator): LedgerView {
-  const nothing = { profile: null, routing: null, service: null, observed: null, updatedAt: 0, expiresAt: Infinity }
+  const nothing = { profile: null, leaving: null, routing: null, service: null, observed: null, updatedAt: 0, expiresAt: Infinity }
   const authors = simulator.hosts.map(({ peer }, i): [string, AuthorView] => {
     const held = simulator.holders.flatMap((hosts, expert) => (hosts.includes(i) ? [expert] : []))
     return [peer, { ...nothing, holdings: new Map([[MODEL, [bitmapOf(held)]]]) }]

@@ -50,7 +50,7 @@ export async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: re
     if (event === 'dht.found') found.push(Number(fields['providers']))
   }
   const records = new ProviderRecords({ routing: mesh.contentRouting, peers: () => mesh.getPeers().length, log })
-  const keeper = new LinkKeeper({ links, holders, costs, records, announcers: () => [], log }, models)
+  const keeper = new LinkKeeper({ links, holders, costs, records, announcers: () => [], onUnreachable: () => {}, log }, models)
   const dispatcher = new Dispatcher({
     links,
     host: new ExpertHost({ concurrency: 1 }),

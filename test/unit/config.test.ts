@@ -51,6 +51,7 @@ test('with nothing said, a node serves the embedded model to its own machine', a
     wire: 'f16',
     combine: 'host',
     heatHalfLifeMs: 3_600_000,
+    handoverMs: 30_000,
     logLevel: 'info',
   })
   assert.equal(defaultDataDir(), join(homedir(), '.skein'))
@@ -110,6 +111,7 @@ const GOOD: Record<
   apiKey: { flag: 'a', env: 'b', file: 'c', read: (config) => config.api.key },
   wire: { flag: 'f32', env: 'i8', file: 'f16', read: (config) => config.wire },
   combine: { flag: 'driver', env: 'host', file: 'driver', read: (config) => config.combine },
+  handover: { flag: '0', env: '3600', file: 5, read: (config) => config.handoverMs / 1000 },
   heatHalfLife: { flag: '1', env: '1440', file: 43_200, read: (config) => config.heatHalfLifeMs / 60_000 },
   log: { flag: 'silent', env: 'debug', file: 'error', read: (config) => config.logLevel },
 }
@@ -173,6 +175,7 @@ const BAD: readonly { key: SettingKey; flag: unknown; env?: string; says: RegExp
   { key: 'ram', flag: '4 apples', env: '-1', says: /use a size such as 4GB/ },
   { key: 'disk', flag: 'GB', env: '1,5GB', says: /use a size such as 4GB/ },
   { key: 'kv', flag: 'f16', env: 'q4', says: /choose one of f32, q8/ },
+  { key: 'handover', flag: '3601', env: '-1', says: /whole number from 0 to 3600/ },
   { key: 'kvMemory', flag: 'much', env: '4XB', says: /use a size such as 4GB/ },
   { key: 'device', flag: 'gpu', env: 'CUDA', says: /choose one of auto, cpu, cuda, coreml, dml, webgpu/ },
   { key: 'threads', flag: '0', env: '1.5', says: /whole number from 1 to 256/ },

@@ -39,8 +39,9 @@ async function createAttacker(n: number, clock: ManualClock): Promise<Attacker> 
   const author = await createAuthor(n, clock)
   const { ledger } = author
   const peer = peerOf(author.privateKey)
-  ledger.set('profile', { name: `attacker ${n}`, version: '1', relayed: false })
+  ledger.set('profile', { name: `attacker ${n}`, version: '1', relayed: false, budgetBytes: 1e9 })
   ledger.set('holdings', new Map([['m', [bitmapOf([n, 9]), bitmapOf([3])]]]))
+  ledger.set('leaving', new Map([['m', [bitmapOf([9])]]]))
   ledger.addRouted('m', { layers: 4, experts: 16, counts: Array.from({ length: 64 }, (_, i) => i * n), pairs: [new Map([[1, 5]])] })
   const latency = { first: 40, counts: Uint32Array.of(n + 1, 0, 7) }
   ledger.set('service', { served: n, busy: 0, failed: 0, p50Us: 5, p95Us: 9, latency })

@@ -109,11 +109,13 @@ test('a topic of another version is not read, but no fault either', () => {
 test('fields of later revisions are ignored', () => {
   const service = { served: 1, busy: 2, failed: 3, p50Us: 4, p95Us: 5, latency: { first: 7, counts: Uint32Array.of(2, 0, 1) } }
   assert.deepEqual(decodeTopic('service', Buffer.concat([encodeTopic('service', service), Buffer.from('later')])), service)
-  const profile = { name: 'a', version: '1', relayed: false }
+  const profile = { name: 'a', version: '1', relayed: false, budgetBytes: 300 }
   assert.deepEqual(decodeTopic('profile', Buffer.concat([encodeTopic('profile', profile), Buffer.from('later')])), profile)
 })
 
 test('fields that earlier revisions lack are absent', () => {
+  const profile = { name: 'a', version: '1', relayed: true }
+  assert.deepEqual(decodeTopic('profile', encodeTopic('profile', profile)), profile)
   const service = { served: 1, busy: 2, failed: 3, p50Us: 4, p95Us: 5 }
   assert.deepEqual(decodeTopic('service', encodeTopic('service', service)), service)
   const counted = { layers: 1, experts: 2, counts: Uint32Array.of(1, 2) }

@@ -12,14 +12,16 @@ const heat = { asOfMs: START_MS, halfLifeMs: 60_000, peak: 2, codes: [255, 3], p
 
 /** Plain values of every topic: arrays stand for typed arrays and entries for maps, so that a field can be exchanged by its path. */
 const PLAIN: { readonly [T in Topic]: unknown } = {
-  profile: { name: 'a', version: '1', relayed: true },
+  profile: { name: 'a', version: '1', relayed: true, budgetBytes: 4e9 },
   holdings: { m: [[3], [1]] },
+  leaving: { m: [[2]] },
   routing: { m: { layers: 1, experts: 2, counts: [5, 6], heat } },
   service: { served: 1, busy: 2, failed: 3, p50Us: 4, p95Us: 5, latency },
   observed: { [PEER]: { rttUs: 1, calls: 2, failures: 3, notHeld: 4, auditsPassed: 5, auditsFailed: 6, latency } },
 }
 
-const MAPS: ReadonlySet<Topic> = new Set(['holdings', 'routing', 'observed'])
+const MAPS: ReadonlySet<Topic> = new Set(['holdings', 'leaving', 'routing', 'observed'])
+const BITMAPS: ReadonlySet<Topic> = new Set(['holdings', 'leaving'])
 
 /** Numbers that no field takes: times are rounded, all others but the peak are whole, and none is negative. */
 const NO_NUMBERS = [-1, Number.NaN, Infinity, -Infinity, 2 ** 60] as const
@@ -43,7 +45,7 @@ function replaced(value: unknown, path: Path, by: unknown): unknown {
 
 /** The value as the ledger takes it; bitmaps and codes are bytes, which hold nothing else than bytes. */
 function typed<T extends Topic>(topic: T, plain: unknown): TopicValues[T] {
-  const value = topic === 'holdings' ? mapValues(plain, (layers) => (layers as number[][]).map((bytes) => Uint8Array.from(bytes))) : plain
+  const value = BITMAPS.has(topic) ? mapValues(plain, (layers) => (layers as number[][]).map((bytes) => Uint8Array.from(bytes))) : plain
   return (MAPS.has(topic) ? new Map(Object.entries(value as object)) : value) as TopicValues[T]
 }
 
@@ -54,7 +56,7 @@ function mapValues(value: unknown, change: (inner: unknown) => unknown): Record<
 for (const topic of TOPICS) {
   test(`${topic}: the values of this test are good, and no number of them may be out of range`, () => {
     assert.ok(encodeTopic(topic, withBytes(topic, PLAIN[topic])).length > 0)
-    const paths = numbersOf(PLAIN[topic]).filter((path) => topic !== 'holdings' && !path.includes('codes'))
+    const paths = numbersOf(PLAIN[topic]).filter((path) => !BITMAPS.has(topic) && !path.includes('codes'))
     for (const path of paths) {
       for (const wrong of NO_NUMBERS) {
         assert.throws(

@@ -15,7 +15,14 @@ function setUp(t: TestContext, init: { own?: readonly number[]; peers?: Readonly
   const linked = new Set<string>()
   /** What a peer states, which renewing does not change. */
   const announce = (peer: string, experts: readonly number[], model = 'm'): void => {
-    const record = { profile: null, routing: null, service: null, observed: null, holdings: new Map([[model, [bitmapOf(experts)]]]) }
+    const record = {
+      profile: null,
+      leaving: null,
+      routing: null,
+      service: null,
+      observed: null,
+      holdings: new Map([[model, [bitmapOf(experts)]]]),
+    }
     authors.set(peer, { ...record, updatedAt: Date.now(), expiresAt: Date.now() + 30_000 })
     linked.add(peer)
   }

@@ -14,7 +14,7 @@ function setUp(latencyMs: Record<string, () => number>) {
   let now = 0
   const costs = new CostModel(() => now)
   const calls: Record<string, number> = {}
-  const record = { profile: null, routing: null, service: null, observed: null, holdings: new Map([['m', [bitmapOf([0])]]]) }
+  const record = { profile: null, leaving: null, routing: null, service: null, observed: null, holdings: new Map([['m', [bitmapOf([0])]]]) }
   const author = { ...record, updatedAt: 0, expiresAt: Infinity }
   const holders = new Holders({
     self: 'self',
@@ -32,7 +32,7 @@ function setUp(latencyMs: Record<string, () => number>) {
   const links = { size: 2, get: clientOf, isOpening: () => false, canImprove: () => false }
   const model = { id: 'm', digest: '00', manifest: { config: { layers: 1, experts: 1, hiddenSize: 4 } } }
   const keeper = new LinkKeeper(
-    { links, holders, costs, records: {}, announcers: () => [], log: () => {} } as unknown as LinkKeeperComponents,
+    { links, holders, costs, records: {}, announcers: () => [], onUnreachable: () => {}, log: () => {} } as unknown as LinkKeeperComponents,
     [model as unknown as DrivenModel],
   )
   return { keeper, costs, calls, pass: (ms: number) => (now += ms) }

@@ -37,12 +37,29 @@ test('what was given up is not used any more at once, and answered until it has 
   await hosting.hold(held.id, second, FOREVER)
   const released = hosting.release(held.id, first)
   await new Promise((resolve) => setImmediate(resolve))
-  assert.deepEqual([hosting.stateOf(held.id, first.cid), usable(), announced.at(-1)], ['leaving', false, 1])
+  assert.deepEqual([hosting.stateOf(held.id, first.cid), usable(), announced.at(-1)], ['draining', false, 1])
   assert.equal(held.experts.has(first.layer, first.first), true)
   const again = hosting.hold(held.id, first, FOREVER)
   await released
   await again
   assert.deepEqual([usable(), announced.at(-1)], [true, 2])
+})
+
+test('a shard that is leaving is announced and used until it is released, and can stay after all', async (t) => {
+  const { hosting, held, first, announced, usable } = await hostingOf(t)
+  await hosting.hold(held.id, first, FOREVER)
+  const cids = new Set([first.cid])
+  hosting.leave(held.id, cids)
+  assert.deepEqual([hosting.stateOf(held.id, first.cid), usable(), announced], ['leaving', true, [1, 0]])
+  hosting.leave(held.id, cids)
+  hosting.stay(held.id, cids)
+  hosting.stay(held.id, cids)
+  assert.deepEqual([hosting.stateOf(held.id, first.cid), announced], ['serving', [1, 0, 1]])
+  hosting.leave(held.id, cids)
+  await hosting.cache(held.id, first, FOREVER)
+  assert.equal(hosting.stateOf(held.id, first.cid), 'leaving')
+  await hosting.hold(held.id, first, FOREVER)
+  assert.equal(hosting.stateOf(held.id, first.cid), 'serving', 'who is asked to hold it again does not leave it')
 })
 
 test('a cached shard is used here and not announced; it can be served without being opened again', async (t) => {

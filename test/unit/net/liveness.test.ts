@@ -52,6 +52,16 @@ test('a peer that comes back is not gone any more', async (t) => {
   assert.equal(liveness.isGone(peer), false)
 })
 
+test('a peer that was never connected and cannot be dialled is gone once somebody relies on it', async (t) => {
+  const { liveness, peer, gone, dials } = await livenessOf(t, { canBeDialled: () => false })
+  await liveness.verify([peer, peer])
+  assert.deepEqual([liveness.isGone(peer), gone, dials()], [true, [peer], 2])
+  const alive = await livenessOf(t, { canBeDialled: () => true })
+  await alive.liveness.verify([alive.peer])
+  await alive.liveness.verify([alive.peer])
+  assert.deepEqual([alive.liveness.isGone(alive.peer), alive.dials()], [false, 1], 'it is not dialled again at once')
+})
+
 test('a connection that broke and can be made again says nothing', async (t) => {
   const { liveness, peer, emit, gone, dials } = await livenessOf(t, { canBeDialled: () => true })
   emit('peer:disconnect')
