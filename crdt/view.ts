@@ -1,6 +1,6 @@
 import { bitmapHas } from './bitmap.ts'
-import { mergeHeat } from './heat-map.ts'
 import type { ExpertPair, HeatMap } from './heat-map.ts'
+import { HeatSums } from './heat-sums.ts'
 import { HolderIndex } from './holder-index.ts'
 import type { TopicRecord } from './record.ts'
 import { reputationOf } from './reputation.ts'
@@ -64,6 +64,13 @@ export interface AuthorChange {
   readonly after: AuthorView | undefined
 }
 
+interface ModelHeat {
+  readonly model: string
+  readonly sums: HeatSums
+  /** The map of one moment. */
+  latest: { readonly stepMs: number; readonly map: HeatMap } | null
+}
+
 interface Totals {
   readonly model: string
   readonly layers: number
@@ -76,8 +83,8 @@ export class MergedView implements LedgerView {
   readonly authors: ReadonlyMap<string, AuthorView>
   readonly #holders: Map<string, HolderIndex>
   readonly #totals: Map<string, Totals>
-  /** Model, shape and time → map; one time per model and shape. */
-  readonly #heat: Map<string, { readonly model: string; readonly stepMs: number; readonly map: HeatMap }>
+  /** By model and shape. The newest view has them: one that is asked again after its successor was made makes them anew. */
+  #heat = new Map<string, ModelHeat>()
 
   readonly #reputations: Map<string, Reputation>
 
@@ -85,7 +92,10 @@ export class MergedView implements LedgerView {
     this.authors = authors
     this.#holders = new Map(previous === undefined ? [] : previous.#holders)
     this.#totals = new Map(previous === undefined ? [] : previous.#totals)
-    this.#heat = new Map(previous === undefined ? [] : previous.#heat)
+    if (previous !== undefined) {
+      this.#heat = previous.#heat
+      previous.#heat = new Map()
+    }
     this.#reputations = new Map(previous === undefined ? [] : previous.#reputations)
     const fresh = new Set<string>()
     for (const { peer, before, after } of changes) {
@@ -99,8 +109,11 @@ export class MergedView implements LedgerView {
           for (const other of observed?.keys() ?? []) this.#reputations.delete(other)
       }
       if (before?.routing === after?.routing) continue
-      for (const [key, { model }] of this.#heat) {
-        if (before?.routing?.get(model) !== after?.routing?.get(model)) this.#heat.delete(key)
+      for (const heat of this.#heat.values()) {
+        const [from, to] = [before?.routing?.get(heat.model), after?.routing?.get(heat.model)]
+        if (from === to) continue
+        heat.sums.change(from, to)
+        heat.latest = null
       }
       for (const [key, totals] of this.#totals) {
         const from = before?.routing?.get(totals.model)
@@ -152,12 +165,13 @@ export class MergedView implements LedgerView {
   heat(model: string, { layers, experts, nowMs }: HeatQuery): HeatMap {
     const key = `${model}/${layers}/${experts}`
     const stepMs = Math.floor(nowMs / HEAT_STEP_MS) * HEAT_STEP_MS
-    const known = this.#heat.get(key)
-    if (known?.stepMs === stepMs) return known.map
-    const stated = [...this.authors.values()].flatMap(({ routing }) => routing?.get(model) ?? [])
-    const map = mergeHeat(stated, { layers, experts }, stepMs)
-    this.#heat.set(key, { model, stepMs, map })
-    return map
+    let heat = this.#heat.get(key)
+    if (heat === undefined) {
+      this.#heat.set(key, (heat = { model, sums: new HeatSums({ layers, experts }), latest: null }))
+      for (const { routing } of this.authors.values()) heat.sums.change(undefined, routing?.get(model))
+    }
+    if (heat.latest?.stepMs !== stepMs) heat.latest = { stepMs, map: heat.sums.at(stepMs) }
+    return heat.latest.map
   }
 
   coactivation(model: string, at: HeatQuery): readonly ExpertPair[] {

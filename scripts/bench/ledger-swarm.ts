@@ -52,8 +52,17 @@ export function stateAll(ledger: Ledger, n: number, isDriver: boolean): void {
   )
 }
 
+/** Reads all of the heat map, and returns how many authors are in it. */
 export function readHeat(ledger: Ledger): number {
-  return ledger.view().heat(MODEL, { ...SHAPE, nowMs: Date.now() }).authors
+  const { authors, pairs } = ledger.view().heat(MODEL, { ...SHAPE, nowMs: Date.now() })
+  return pairs.length === 0 ? 0 : authors
+}
+
+/** Another token routed by this author. */
+export function routeOne(ledger: Ledger, n: number): void {
+  const counts = new Float64Array(SHAPE.layers * SHAPE.experts)
+  counts[n % counts.length] = 1
+  ledger.addRouted(MODEL, { ...SHAPE, counts })
 }
 
 export interface GossipNode {

@@ -14,7 +14,7 @@ import { benchMain, wholeNumber } from './bench.ts'
 import type { Bench } from './bench.ts'
 import { figure } from './figures.ts'
 import type { Figure } from './figures.ts'
-import { LedgerSwarm, SHAPE, benchLedger, readHeat, stateAll } from './ledger-swarm.ts'
+import { LedgerSwarm, SHAPE, benchLedger, readHeat, routeOne, stateAll } from './ledger-swarm.ts'
 
 const MAX_DOCUMENT_BYTES = 4 * 1024
 const MAX_STORE_BYTES = 1024 * 1024
@@ -108,6 +108,10 @@ async function manyAuthors(authors: number): Promise<Figure[]> {
     times.push((performance.now() - startedAt) * 1000)
   }
   const heatMs = timed(() => readHeat(ledger))
+  const heats = Array.from({ length: 20 }, (_, n) => {
+    routeOne(ledger, n)
+    return timed(() => readHeat(ledger))
+  })
   const views = Array.from({ length: 20 }, (_, n) =>
     timed(() => {
       ledger.set('service', { served: n, busy: 0, failed: 0, p50Us: 1, p95Us: 1 })
@@ -128,6 +132,7 @@ async function manyAuthors(authors: number): Promise<Figure[]> {
     ),
     figure('receiving one', 'µs', times),
     figure('a heat map made afresh', 'ms', [heatMs]),
+    figure("the heat map after one author's change", 'ms', heats),
     figure('a view after one change', 'ms', views),
   ]
 }

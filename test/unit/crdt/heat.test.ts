@@ -1,14 +1,18 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { mergeHeat } from '../../../crdt/heat-map.ts'
+import type { HeatMap, HeatShape } from '../../../crdt/heat-map.ts'
+import { HeatSums } from '../../../crdt/heat-sums.ts'
 import { OwnRouting } from '../../../crdt/own-routing.ts'
 import { codeOf, decay, shareOf } from '../../../crdt/rates.ts'
 import type { ModelRouting } from '../../../crdt/schema.ts'
 import { decodeTopic, encodeTopic } from '../../../crdt/topic-codec.ts'
 import { START_MS } from '../../helpers/ledger.ts'
 
-const HALF_LIFE_MS = 60_000
+const HALF_LIFE_MS = 3_600_000
+/** Ten half-lives, in steps of half a minute. */
+const STEPS = 1200
+const STEP_S = 30
 const M = 'model'
 const nearly = (actual: number, expected: number, share = 0.03): void =>
   assert.ok(Math.abs(actual - expected) <= share * Math.abs(expected), `${actual} is not nearly ${expected}`)
@@ -16,8 +20,18 @@ const nearly = (actual: number, expected: number, share = 0.03): void =>
 /** What a driver states that routes `tokens` per second to each expert of one layer, and pairs likewise, for a long time. */
 function driver(tokens: readonly number[], pairs: ReadonlyMap<number, number> = new Map()): ModelRouting {
   const own = new OwnRouting(HALF_LIFE_MS)
-  for (let s = 600; s >= 0; s--) own.add(M, { layers: 1, experts: tokens.length, counts: tokens, pairs: [pairs] }, START_MS - s * 1000)
+  const counts = tokens.map((count) => count * STEP_S)
+  const together = [new Map([...pairs].map(([key, count]) => [key, count * STEP_S]))]
+  for (let step = STEPS - 1; step >= 0; step--) {
+    own.add(M, { layers: 1, experts: tokens.length, counts, pairs: together }, START_MS - step * STEP_S * 1000)
+  }
   return decodeTopic('routing', encodeTopic('routing', own.value(START_MS)))!.get(M)!
+}
+
+function mergeHeat(authors: readonly ModelRouting[], shape: HeatShape, nowMs: number): HeatMap {
+  const sums = new HeatSums(shape)
+  for (const author of authors) sums.change(undefined, author)
+  return sums.at(nowMs)
 }
 
 test('a steady use is its rate, whatever the half-life, and falls by half in each', () => {
@@ -27,13 +41,17 @@ test('a steady use is its rate, whatever the half-life, and falls by half in eac
   nearly(map.rates[1]!, 2)
   assert.equal(map.rates[2], 0)
   assert.deepEqual(
-    [...map.tokens].map((count) => Math.round(count / 601)),
+    [...map.tokens].map((count) => Math.round(count / STEPS / STEP_S)),
     [8, 2, 0],
   )
   const later = mergeHeat([stated], { layers: 1, experts: 3 }, START_MS + 2 * HALF_LIFE_MS)
   nearly(later.rates[0]!, map.rates[0]! / 4, 1e-9)
   assert.deepEqual(later.tokens, map.tokens)
-  assert.equal(mergeHeat([stated], { layers: 1, experts: 3 }, START_MS - 3_600_000).rates[0], map.rates[0], 'a clock that goes behind')
+  assert.equal(
+    mergeHeat([stated], { layers: 1, experts: 3 }, START_MS - 3 * HALF_LIFE_MS).rates[0],
+    map.rates[0],
+    'a clock that goes behind',
+  )
 })
 
 test('pairs come by layer, the most used first, and only the top of many', () => {
@@ -66,7 +84,7 @@ test('whoever claims a billion tokens gains no more than four times the median a
   const map = mergeHeat([...honest, liar], { layers: 1, experts: 4 }, START_MS)
   nearly(map.rates[0]!, 50)
   nearly(map.rates[2]!, 4 * 20)
-  nearly(map.tokens[2]! / 601, 4 * 20)
+  nearly(map.tokens[2]! / STEPS / STEP_S, 4 * 20)
   const lie = map.pairs.find(({ a }) => a === 2)!
   assert.ok(lie.rate <= 81, `${lie.rate}`)
   const alone = mergeHeat([liar], { layers: 1, experts: 4 }, START_MS)
@@ -83,6 +101,44 @@ test('an author of another shape counts where the shapes meet', () => {
   assert.deepEqual(
     map.pairs.map(({ layer, a, b }) => [layer, a, b]),
     [[0, 0, 1]],
+  )
+})
+
+test('whatever came and went, the sums are those of the authors that are there, whatever their order', () => {
+  const routing = fc.record({
+    cells: fc.array(fc.nat(5000), { minLength: 6, maxLength: 6 }),
+    peak: fc.double({ min: 1e-4, max: 1e7, noNaN: true }),
+    agoMs: fc.integer({ min: -3_600_000, max: 3_600_000 }),
+    halfLifeMs: fc.integer({ min: 1_000, max: 30 * 24 * 3_600_000 }),
+  })
+  const modelOf = ({ cells, peak, agoMs, halfLifeMs }: { cells: number[]; peak: number; agoMs: number; halfLifeMs: number }) => ({
+    layers: 2,
+    experts: 3,
+    counts: cells,
+    heat: {
+      asOfMs: START_MS - agoMs,
+      halfLifeMs,
+      peak,
+      codes: Uint8Array.from(cells, (cell) => cell % 256),
+      pairs: { keys: Float64Array.of(1, 11), codes: Uint8Array.of(cells[0]! % 256, 200) },
+    },
+  })
+  fc.assert(
+    fc.property(fc.array(routing, { maxLength: 12 }), fc.array(fc.nat(11), { maxLength: 30 }), (stated, changes) => {
+      const authors = stated.map(modelOf)
+      const sums = new HeatSums({ layers: 2, experts: 3 })
+      const present = new Map<number, ModelRouting>()
+      for (const [i, who] of [...authors.keys(), ...changes].entries()) {
+        const author = authors[who]
+        if (author === undefined) continue
+        const before = present.get(who)
+        const after = i % 3 === 0 && before !== undefined ? undefined : { ...author }
+        sums.change(before, after)
+        if (after === undefined) present.delete(who)
+        else present.set(who, after)
+      }
+      assert.deepEqual(sums.at(START_MS), mergeHeat([...present.values()].toReversed(), { layers: 2, experts: 3 }, START_MS))
+    }),
   )
 })
 
