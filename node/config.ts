@@ -10,6 +10,8 @@ import { DEVICES } from './engine/device.ts'
 import type { Device } from './engine/device.ts'
 import { ConfigError } from './errors.ts'
 import type { LogLevel } from './log.ts'
+import { PUNCH_WAYS } from './net/punch/ways.ts'
+import type { PunchWay } from './net/punch/ways.ts'
 import { RELAY_DEFAULTS } from './net/relay-server.ts'
 import type { RelayQuota } from './net/relay-server.ts'
 import type { RelayMode } from './net/relaying.ts'
@@ -30,7 +32,7 @@ export interface Config {
   readonly bootstrap: readonly string[]
   readonly announce: readonly string[]
   /** Port 0: any. */
-  readonly punch: { readonly isOn: boolean; readonly port: number }
+  readonly punch: { readonly isOn: boolean; readonly port: number; readonly ways: readonly PunchWay[] }
   readonly relay: { readonly mode: RelayMode; readonly quota: RelayQuota }
   readonly mdns: boolean
   readonly upnp: boolean
@@ -134,7 +136,11 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], pick('listen').from, false),
     bootstrap: addresses(listOf('bootstrap') ?? [], pick('bootstrap').from, true),
     announce: addresses(listOf('announce') ?? [], pick('announce').from, false),
-    punch: Object.freeze({ isOn: switchOf(punch.value, punch.from) ?? true, port: integerOf('punchPort', 0, 65_534) ?? 4116 }),
+    punch: Object.freeze({
+      isOn: switchOf(punch.value, punch.from) ?? true,
+      port: integerOf('punchPort', 0, 65_534) ?? 4116,
+      ways: punchWays(listOf('punchBy') ?? PUNCH_WAYS, pick('punchBy').from),
+    }),
     relay: Object.freeze({ mode: choiceOf('relay', ['auto', 'on', 'off'], 'auto'), quota: relayQuota(integerOf) }),
     upnp: switchOf(pick('upnp').value, pick('upnp').from) ?? true,
     mdns: switchOf(mdns.value, mdns.from) ?? true,
@@ -158,6 +164,12 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     heatHalfLifeMs: (integerOf('heatHalfLife', 1, MAX_HALF_LIFE_MINUTES) ?? 60) * 60_000,
     logLevel: choiceOf('log', ['silent', 'error', 'info', 'debug'], 'info'),
   })
+}
+
+function punchWays(chosen: readonly string[], from: string): readonly PunchWay[] {
+  const unknown = chosen.find((way) => !(PUNCH_WAYS as readonly string[]).includes(way))
+  if (unknown !== undefined) throw new ConfigError(`${from} ${unknown}: choose from ${PUNCH_WAYS.join(', ')}`)
+  return chosen as readonly PunchWay[]
 }
 
 function relayQuota(integerOf: (key: SettingKey, low: number, high: number) => number | undefined): RelayQuota {

@@ -249,7 +249,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     for (const { id, manifest } of models) counts.open(id, manifest.config.layers, manifest.config.experts)
     const greeter = new Greeter({ mesh, log: debug })
     await life.start('greeter', greeter)
-    const puncher = config.punch.isOn ? new Puncher({ mesh, parts: mesh.services.parts, port: config.punch.port, log: info }) : null
+    const { isOn: mayPunch, ...punch } = config.punch
+    const puncher = mayPunch ? new Puncher({ mesh, parts: mesh.services.parts, ...punch, log: info }) : null
     if (puncher !== null) {
       await life.start('puncher', puncher)
       const punchKeeper = new PunchKeeper({ mesh, puncher, log: info })

@@ -30,6 +30,12 @@ export const SETTINGS = Object.freeze([
     help: 'UDP and TCP port for direct links and for telling peers how they are seen, UDP one above it too; another if taken, 0 for any (default: 4116)',
   },
   {
+    key: 'punchBy',
+    flag: '--punch-by <way...>',
+    kind: 'list',
+    help: 'ways to open direct links: udp, tcp, webrtc (default: all, webrtc where the others fail)',
+  },
+  {
     key: 'relay',
     flag: '--relay <when>',
     kind: 'text',

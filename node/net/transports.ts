@@ -1,25 +1,14 @@
 import { transportSymbol } from '@libp2p/interface'
-import type {
-  ComponentLogger,
-  Connection,
-  DialTransportOptions,
-  Libp2pEvents,
-  Listener,
-  Metrics,
-  PrivateKey,
-  Transport,
-  TypedEventTarget,
-} from '@libp2p/interface'
+import type { Connection, DialTransportOptions, Listener, PrivateKey, Transport } from '@libp2p/interface'
+import type { WebRTCTransportComponents } from '@libp2p/webrtc'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { QUIC_V1, WebSockets, WebSocketsSecure } from '@multiformats/multiaddr-matcher'
+import { WebRtcTransport } from './webrtc/transport.ts'
 
 /** What transports are made of; libp2p gives it. */
-export interface TransportComponents {
-  readonly logger: ComponentLogger
+export interface TransportComponents extends WebRTCTransportComponents {
   readonly privateKey: PrivateKey
-  readonly events: TypedEventTarget<Libp2pEvents>
-  readonly metrics?: Metrics
 }
 
 type CreateTransport = (components: TransportComponents) => Transport
@@ -30,7 +19,7 @@ interface Kind {
   readonly load: () => Promise<CreateTransport>
 }
 
-/** Both take a while to load, and most nodes get by with TCP. */
+/** All take a while to load, and most nodes get by with TCP. */
 const KINDS: readonly Kind[] = [
   {
     name: 'quic',
@@ -44,15 +33,16 @@ const KINDS: readonly Kind[] = [
   },
 ]
 
-/** QUIC and WebSocket: loaded now where `listen` has an address of theirs, else when a peer is dialled that has. */
+/** QUIC and WebSocket: loaded now where `listen` has an address of theirs, else when a peer is dialled that has. WebRTC: loaded when used. */
 export async function moreTransports(listen: readonly string[]): Promise<CreateTransport[]> {
   const addresses = listen.map((address) => multiaddr(address))
-  return await Promise.all(
+  const kinds = await Promise.all(
     KINDS.map(async (kind): Promise<CreateTransport> => {
       if (addresses.some((address) => kind.matches(address))) return await kind.load()
       return (components) => new LateTransport(kind, components)
     }),
   )
+  return [...kinds, (components) => new WebRtcTransport(components)]
 }
 
 /** A transport that only dials, and is loaded for its first dial. */

@@ -5,6 +5,7 @@ import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Ed25519PrivateKey } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { openGate } from '../../node/swarm/gatekeeper.ts'
+import type { Gatekeeper } from '../../node/swarm/gatekeeper.ts'
 import { openSwarm } from '../../node/swarm/swarm.ts'
 import { createMesh, startMesh } from '../../node/net/mesh.ts'
 import type { Mesh } from '../../node/net/mesh.ts'
@@ -20,10 +21,10 @@ export interface BarePeer {
   readonly stop: () => Promise<void>
 }
 
-/** Starts a peer, on loopback over TCP unless told otherwise, that is connected to the given addresses. It is stopped with the test if not before. */
+/** Starts a peer, on loopback over TCP and in an open swarm unless told otherwise, that is connected to the given addresses. It is stopped with the test if not before. */
 export async function startBarePeer(
   t: Teardown,
-  init: { swarm: string; connectTo: readonly string[]; listen?: readonly string[] },
+  init: { swarm: string; connectTo: readonly string[]; listen?: readonly string[]; gate?: Gatekeeper },
 ): Promise<BarePeer> {
   const privateKey = await generateKeyPair('Ed25519')
   const dir = await mkdtemp(join(tmpdir(), 'skein-peer-'))
@@ -31,7 +32,7 @@ export async function startBarePeer(
   const datastore = await openMeshDatastore(join(dir, 'libp2p'))
   const mesh = await createMesh({
     privateKey,
-    gate: openGate(openSwarm(init.swarm)),
+    gate: init.gate ?? openGate(openSwarm(init.swarm)),
     version: 'test',
     listen,
     bootstrap: [],

@@ -1,9 +1,11 @@
 /** Two peers open a QUIC link through sockets that a punch opened; the routers between them are in test/natlab. */
 import assert from 'node:assert/strict'
+import { Module } from 'node:module'
 import { test } from 'node:test'
 import type { Connection } from '@libp2p/interface'
 import { linkKind } from '../../node/net/link-kind.ts'
 import { Puncher } from '../../node/net/punch/puncher.ts'
+import { SIGNALING_PROTOCOL } from '../../node/net/webrtc/transport.ts'
 import { startBarePeer } from '../helpers/bare-peer.ts'
 import type { BarePeer } from '../helpers/bare-peer.ts'
 import type { Teardown } from '../helpers/swarm.ts'
@@ -64,4 +66,21 @@ test('a punch opens a QUIC link beside the one it was agreed on, and it carries 
   await echoed
   assert.deepEqual(Buffer.concat(received), Buffer.from(sent))
   assert.ok(!atA.puncher.isPunching(b.peer) && !atB.puncher.isPunching(a.peer))
+})
+
+test('where the native part of WebRTC is missing a node says so, and punches without it', async (t) => {
+  const loader = Module as unknown as { _resolveFilename: (request: string, ...rest: unknown[]) => string }
+  const resolve = loader._resolveFilename
+  loader._resolveFilename = (request, ...rest) => {
+    if (request.startsWith('@node-datachannel/')) throw new Error(`there is no ${request}`)
+    return resolve(request, ...rest)
+  }
+  t.after(() => (loader._resolveFilename = resolve))
+  const a = await startBarePeer(t, { swarm: 'punch', connectTo: [] })
+  const b = await startBarePeer(t, { swarm: 'punch', connectTo: a.mesh.getMultiaddrs().map(String) })
+  const [atA, atB] = [await startPuncher(t, a), await startPuncher(t, b)]
+  for (const { mesh } of [a, b]) assert.ok(!mesh.getProtocols().includes(SIGNALING_PROTOCOL))
+  for (const { events } of [atA, atB]) assert.match(events[0]!, /^punch\.webrtc\.missing .*@node-datachannel\/\S+ is not installed/)
+  const opened = await atB.puncher.punch(linksTo(b, a)[0]!, AbortSignal.timeout(20_000))
+  assert.equal(opened.length, 1, [...atA.events, ...atB.events].join('\n'))
 })

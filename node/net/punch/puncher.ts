@@ -14,6 +14,8 @@ import type { PunchSide } from '../../../protocols/punch/index.ts'
 import { linkKind } from '../link-kind.ts'
 import type { LinkKind } from '../link-kind.ts'
 import type { Mesh } from '../mesh.ts'
+import { missingLibrary } from '../webrtc/library.ts'
+import { awaitConnection, newConnection } from './connection-wait.ts'
 import { Face } from './face.ts'
 import type { UdpPath } from './face.ts'
 import { OwnReflectors } from './own-reflectors.ts'
@@ -25,18 +27,24 @@ import { punchTcp } from './tcp-punch.ts'
 import type { TransportParts } from './transport-parts.ts'
 import { punchUdp } from './udp-punch.ts'
 import { UdpSocket } from './udp-socket.ts'
+import { PUNCH_WAYS } from './ways.ts'
+import type { PunchWay } from './ways.ts'
 
 /** How long both sides try: three rounds of TCP's phases; random probes end after 4 s. */
 const ATTEMPT_MS = 9_000
 /** A peer that heard our probes at the very end may still be in its QUIC handshake. */
 const LINGER_MS = 5_000
 const QUIC_DIAL_MS = 5_000
+/** ICE tries each pair of addresses some times; those of a relay far away take a while to be told. */
+const WEBRTC_MS = 12_000
 
 export interface PuncherInit {
   readonly mesh: Pick<Mesh, 'handle' | 'unhandle' | 'getConnections' | 'addEventListener' | 'removeEventListener'>
   readonly parts: TransportParts
   /** Port of the shared UDP sockets and of the TCP reflector, where free; 0 for any. */
   readonly port: number
+  /** Default: all. */
+  readonly ways?: readonly PunchWay[]
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 
@@ -58,6 +66,7 @@ interface Attempt {
 /** Opens direct links to peers behind routers, at this node's own wish or a peer's, and tells others how it sees them. */
 export class Puncher {
   readonly #init: PuncherInit
+  readonly #ways: ReadonlySet<PunchWay>
   readonly #carrier: QuicCarrier
   readonly #tcp: Transport
   readonly #directory: ReflectorDirectory
@@ -69,6 +78,7 @@ export class Puncher {
 
   constructor(init: PuncherInit) {
     this.#init = init
+    this.#ways = new Set(init.ways ?? PUNCH_WAYS)
     this.#carrier = new QuicCarrier(init.parts)
     this.#tcp = tcp()(init.parts)
     this.#directory = new ReflectorDirectory({
@@ -98,15 +108,17 @@ export class Puncher {
       maxInboundStreams: LIMITS.maxInboundStreams,
       runOnLimitedConnection: true,
     })
+    await this.#serveWebRtc()
   }
 
   /** Ends every attempt and closes every socket; connections that were opened end with it, for their packets go through them. */
   async stop(): Promise<void> {
-    const { mesh } = this.#init
+    const { mesh, parts } = this.#init
     this.#stopping.abort(new Error('the node is stopping'))
     mesh.removeEventListener('peer:identify', this.#onIdentify)
     mesh.removeEventListener('peer:disconnect', this.#onDisconnect)
     await mesh.unhandle(PUNCH_PROTOCOL)
+    await parts.webRtc.unserve()
     await this.#carrier.stop()
     await this.#reflectors.close()
     for (const socket of (await this.#sockets?.catch(() => [])) ?? []) socket.close()
@@ -151,14 +163,26 @@ export class Puncher {
 
   async #describe(): Promise<OwnSide> {
     const sockets = await this.#openSockets()
-    const withUdp = await this.#carrier.port().then(
-      () => sockets.length > 0,
-      (error: Error) => {
-        this.#init.log('punch.quic.missing', { reason: error.message })
-        return false
-      },
-    )
-    return await describeSide(this.#directory, sockets, { withUdp, withTcp: true })
+    const withUdp = this.#ways.has('udp') && sockets.length > 0 && (await this.#hasQuic())
+    return await describeSide(this.#directory, sockets, { withUdp, withTcp: this.#ways.has('tcp') })
+  }
+
+  async #hasQuic(): Promise<boolean> {
+    try {
+      await this.#carrier.port()
+      return true
+    } catch (error) {
+      this.#init.log('punch.quic.missing', { reason: (error as Error).message })
+      return false
+    }
+  }
+
+  async #serveWebRtc(): Promise<void> {
+    const { parts, log } = this.#init
+    if (!this.#ways.has('webrtc')) return
+    const missing = missingLibrary()
+    if (missing !== null) log('punch.webrtc.missing', { reason: missing })
+    else await parts.webRtc.serve(() => this.#directory.pick('udp'))
   }
 
   async #attempt(attempt: Attempt): Promise<readonly PunchedLink[]> {
@@ -176,6 +200,7 @@ export class Puncher {
     this.#running.set(peer, (this.#running.get(peer) ?? 0) + 1)
     try {
       await Promise.all([this.#byUdp(attempt, signal, note), this.#byTcp(attempt, signal, note)])
+      if (opened.length === 0) await this.#byWebRtc(attempt, note)
     } finally {
       clearTimeout(timer)
       timeout.abort()
@@ -202,7 +227,7 @@ export class Puncher {
     if (path === null) return
     if (!isInitiator) {
       // The initiator may still call: it is echoed until the attempt ends.
-      const connection = await this.#awaitConnection(peer, 'quic', before, signal)
+      const connection = await awaitConnection(this.#init.mesh, { peer, kind: 'quic', before }, signal)
       if (connection !== undefined) note(connection)
     } else {
       const connection = await this.#dialQuic(path, peer, signal)
@@ -239,37 +264,22 @@ export class Puncher {
     if (mine.side.tcp.mapping === 'none' || theirs.tcp.mapping === 'none') return
     const { upgrader } = this.#init.parts
     const before = new Set(this.#init.mesh.getConnections(peer))
-    const inbound = (): Connection | undefined => this.#connection(peer, 'tcp', before)
+    const inbound = (): Connection | undefined => newConnection(this.#init.mesh, { peer, kind: 'tcp', before })
     const init = { transport: this.#tcp, upgrader, peer, localPort: mine.tcpPort, theirs: theirs.tcp, isInitiator, inbound, signal }
     const connection = await punchTcp(init)
     if (connection !== null) note(connection)
   }
 
-  #connection(peer: PeerId, kind: LinkKind, before: ReadonlySet<Connection> = new Set()): Connection | undefined {
-    return this.#init.mesh
-      .getConnections(peer)
-      .find((connection) => connection.status === 'open' && linkKind(connection) === kind && !before.has(connection))
-  }
-
-  async #awaitConnection(
-    peer: PeerId,
-    kind: LinkKind,
-    before: ReadonlySet<Connection>,
-    signal: AbortSignal,
-  ): Promise<Connection | undefined> {
-    const { mesh } = this.#init
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const onOpen = (): void => {
-      if (this.#connection(peer, kind, before) !== undefined) resolve()
+  /** The second way, for what the first can't pass and machines without QUIC: heavier, and ICE does not guess ports. */
+  async #byWebRtc({ peer, mine, theirs, isInitiator }: Attempt, note: (connection: Connection) => void): Promise<void> {
+    const { parts, log } = this.#init
+    const isHopeless = mine.side.udp.mapping === 'dependent' && theirs.udp.mapping === 'dependent'
+    if (!isInitiator || isHopeless || !parts.webRtc.isServing) return
+    try {
+      note(await parts.webRtc.open(peer, AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(WEBRTC_MS)])))
+    } catch (error) {
+      log('punch.webrtc.failed', { peer: peer.toString(), reason: (error as Error).message })
     }
-    const onAbort = (): void => resolve()
-    mesh.addEventListener('connection:open', onOpen)
-    signal.addEventListener('abort', onAbort, { once: true })
-    onOpen()
-    await promise
-    mesh.removeEventListener('connection:open', onOpen)
-    signal.removeEventListener('abort', onAbort)
-    return this.#connection(peer, kind, before)
   }
 
   /** The sockets that all punches share, one per family that this machine has. */
