@@ -1,18 +1,5 @@
 import { Command, CommanderError } from 'commander'
 import { MeshError } from '../protocols/wire/errors.ts'
-import { askCommand } from './cli/ask.ts'
-import { benchCommand } from './cli/bench.ts'
-import { doctorCommand } from './cli/doctor.ts'
-import { downCommand } from './cli/down.ts'
-import { holdCommand, releaseCommand } from './cli/hold.ts'
-import { inviteCommand } from './cli/invite.ts'
-import { joinCommand } from './cli/join.ts'
-import { modelsCommand } from './cli/models.ts'
-import { packCommand } from './cli/pack.ts'
-import { peersCommand } from './cli/peers.ts'
-import { statusCommand } from './cli/status.ts'
-import { upCommand } from './cli/up.ts'
-import { defaultDataDir } from './config.ts'
 import { VERSION } from './version.ts'
 
 /** A command line that can't be understood. */
@@ -20,23 +7,29 @@ const EXIT_USAGE = 2
 /** A command that was understood and failed. */
 const EXIT_FAILED = 1
 
+/** By name; only the asked one is loaded, so that the others take neither time nor memory. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  up: async () => (await import('./cli/up.ts')).upCommand(),
+  down: async () => (await import('./cli/down.ts')).downCommand(),
+  join: async () => (await import('./cli/join.ts')).joinCommand(),
+  invite: async () => (await import('./cli/invite.ts')).inviteCommand(),
+  ask: async () => (await import('./cli/ask.ts')).askCommand(),
+  status: async () => (await import('./cli/status.ts')).statusCommand(),
+  peers: async () => (await import('./cli/peers.ts')).peersCommand(),
+  doctor: async () => (await import('./cli/doctor.ts')).doctorCommand(),
+  models: async () => (await import('./cli/models.ts')).modelsCommand(),
+  hold: async () => (await import('./cli/hold.ts')).holdCommand(),
+  release: async () => (await import('./cli/hold.ts')).releaseCommand(),
+  bench: async () => (await import('./cli/bench.ts')).benchCommand(),
+  pack: async () => (await import('./cli/pack.ts')).packCommand(),
+}
+
 const program = new Command('skein')
   .description('Run mixture-of-experts language models across many machines, expert by expert.')
   .version(VERSION)
   .showSuggestionAfterError()
-  .addCommand(upCommand())
-  .addCommand(downCommand())
-  .addCommand(joinCommand())
-  .addCommand(inviteCommand())
-  .addCommand(askCommand())
-  .addCommand(statusCommand())
-  .addCommand(peersCommand())
-  .addCommand(doctorCommand())
-  .addCommand(modelsCommand())
-  .addCommand(holdCommand())
-  .addCommand(releaseCommand())
-  .addCommand(benchCommand())
-  .addCommand(packCommand(defaultDataDir()))
+const asked = process.argv[2] ?? ''
+for (const name of Object.hasOwn(COMMANDS, asked) ? [asked] : Object.keys(COMMANDS)) program.addCommand(await COMMANDS[name]!())
 for (const command of [program, ...program.commands]) command.exitOverride()
 
 try {

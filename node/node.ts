@@ -6,6 +6,7 @@ import { Registry } from 'prom-client'
 import { createLedger, createLedgerReplication } from '../crdt/index.ts'
 import { createExpertHandler, EXPERT_LIMITS, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
 import { createApi } from './api/api.ts'
+import { API_FILE } from './api/api-file.ts'
 import type { Config } from './config.ts'
 import { Completeness } from './driver/completeness.ts'
 import { Dispatcher } from './driver/dispatcher.ts'
@@ -73,9 +74,6 @@ export interface SkeinNode {
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
-
-/** File in the data directory that tells the CLI where the running node's API is. */
-export const API_FILE = 'api.json'
 
 /** Queued jobs beyond the workers, so that a worker never waits for the main thread. */
 const SPARE_JOBS = 1

@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url'
 const [major, minor] = process.versions.node.split('.').map(Number)
 
 if (major > 24 || (major === 24 && minor >= 12)) {
-  const { restartWithAllocator } = await import('./allocator.ts')
-  restartWithAllocator()
+  const { restartWithProcessSettings } = await import('./process-environment.ts')
+  restartWithProcessSettings()
   await import('./main.ts')
 } else {
   const bundled = fileURLToPath(new URL(`../node_modules/node/bin/node${process.platform === 'win32' ? '.exe' : ''}`, import.meta.url))

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createWriteStream } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { withAllocator } from '../node/allocator.ts'
+import { withProcessSettings } from '../node/process-environment.ts'
 
 /** A `skein up` in a process of its own. */
 export interface DaemonProcess {
@@ -46,7 +46,7 @@ export interface DaemonInit {
 export async function spawnDaemon(flags: readonly string[], init: DaemonInit = {}): Promise<DaemonProcess> {
   init.signal?.throwIfAborted()
   const [program = process.execPath, ...args] = [...(init.prefix ?? []), process.execPath, MAIN, 'up', ...flags]
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], env: withAllocator(init.env ?? process.env) })
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], env: withProcessSettings(init.env ?? process.env) })
   const killNow = (): void => void child.kill('SIGKILL')
   process.once('exit', killNow)
   init.signal?.addEventListener('abort', killNow, { once: true })

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { MeshError } from '../../protocols/wire/errors.ts'
 import { ConfigError } from '../errors.ts'
-import { API_FILE } from '../node.ts'
+import { API_FILE } from '../api/api-file.ts'
 
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url))
 const START_TIMEOUT_MS = 60_000

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { defaultDataDir } from '../config.ts'
 import { ConfigError } from '../errors.ts'
 import { MeshError } from '../../protocols/wire/errors.ts'
-import { API_FILE } from '../node.ts'
+import { API_FILE } from '../api/api-file.ts'
 
 /** How a command reaches the running node. */
 export interface DaemonOptions {

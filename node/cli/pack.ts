@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Command, Option } from 'commander'
+import { defaultDataDir } from '../config.ts'
 import { ConfigError, ModelError } from '../errors.ts'
 import { DEFAULT_HUB, hubSettings } from '../hub-settings.ts'
 import { createBlobStore } from '../model/blob-store.ts'
@@ -35,7 +36,7 @@ interface PackFlags {
 }
 
 /** `skein pack <checkpoint>`: a checkpoint, local or on a hub, becomes a model of the data directory. */
-export function packCommand(defaultDataDir: string): Command {
+export function packCommand(): Command {
   return new Command('pack')
     .description('pack a Hugging Face checkpoint (config.json, *.safetensors, tokenizer.json) or a GGUF file into a model of this node')
     .argument(
@@ -55,7 +56,7 @@ export function packCommand(defaultDataDir: string): Command {
       ]),
     )
     .option('--name <name>', "the model's friendly name (default: the checkpoint's name and the kind, as in olmoe-q4)")
-    .option('--data <dir>', 'data directory', defaultDataDir)
+    .option('--data <dir>', 'data directory', defaultDataDir())
     .option('--hub <url>', `address of the hub (default: HF_ENDPOINT, or ${DEFAULT_HUB}); a token is taken from HF_TOKEN`)
     .option('--keep', 'keep the downloaded checkpoint after packing')
     .action(pack)

@@ -1,7 +1,7 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { withAllocator } from '../../node/allocator.ts'
+import { withProcessSettings } from '../../node/process-environment.ts'
 import type { Workspace } from './workspace.ts'
 
 /** What the processes of the engine bench are asked; each answers with numbers. */
@@ -34,7 +34,7 @@ const ANSWER_TIMEOUT_MS = 600_000
 /** Starts a script beside this one; it ends with the workspace. */
 export function startEngineChild(workspace: Workspace, script: string, args: readonly string[]): EngineChild {
   const child = fork(fileURLToPath(new URL(script, import.meta.url)), args, {
-    env: withAllocator(process.env),
+    env: withProcessSettings(process.env),
     stdio: ['ignore', 2, 2, 'ipc'],
   })
   workspace.onClose(() => void child.kill('SIGKILL'))

@@ -9,10 +9,10 @@ export async function runPack(t: TestContext, dataDir: string, args: readonly st
     return true
   })
   try {
-    const command = packCommand(dataDir)
+    const command = packCommand()
       .exitOverride()
       .configureOutput({ writeErr: () => {} })
-    await command.parseAsync([...args], { from: 'user' })
+    await command.parseAsync(['--data', dataDir, ...args], { from: 'user' })
   } finally {
     write.mock.restore()
   }
