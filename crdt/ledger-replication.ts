@@ -48,8 +48,8 @@ const DEFAULTS = Object.freeze({
   syncIntervalMs: 30_000,
 })
 
-/** The sync interval is stretched by this for every author, since a digest names all of them: 400 s and 20 KB at 1,000. */
-export const SYNC_AUTHOR_MS = 400
+/** The sync interval is stretched by this for every author, since a digest names all of them: 800 s and 20 KB at 1,000. */
+export const SYNC_AUTHOR_MS = 800
 
 /** Syncs that this node runs at the same time; newly connected peers wait their turn. */
 const MAX_PARALLEL_SYNCS = 3

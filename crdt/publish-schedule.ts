@@ -22,11 +22,11 @@ const URGENT: ReadonlySet<Topic> = new Set(['profile', 'holdings', 'leaving'])
 
 /**
  * Bytes per second that envelopes may bring to a node of a large swarm; about as many leave it. Every author takes an equal share, so who
- * states more states it more rarely. Keeps the ledger of 1,000 peers below 2 KB/s each way (scripts/bench/ledger.ts).
+ * states more states it more rarely. Keeps the ledger of 1,000 peers below 2 KB/s, sent and received together (scripts/bench/ledger.ts).
  */
-const BYTES_PER_SECOND = 800
+const BYTES_PER_SECOND = 500
 /** Times that gossip brings each envelope to a node (scripts/bench/ledger.ts). */
-const COPIES = 3
+const COPIES = 2
 /** What gossip, stream and encryption add to an envelope. */
 const OVERHEAD_BYTES = 130
 /** Swarms of fewer authors may spend more, in inverse proportion up to eight times as much: there news matter more than bytes. */

@@ -19,22 +19,23 @@ const OPTIONS: Partial<GossipsubOpts> = Object.freeze({
   // Envelopes are signed by their authors; a second signature and the key would add 140 bytes to each.
   globalSignaturePolicy: 'StrictNoSign',
   msgIdFn: async ({ data }) => (await sha256.encode(data)).subarray(0, MESSAGE_ID_BYTES),
-  // Each envelope comes from about three neighbours; the ids of recent ones are told to a few more.
+  // Each envelope comes from about two of at most three neighbours (a random graph of degree three is one piece); the ids of those of the
+  // last second are told to one more.
   D: 3,
   Dlo: 2,
-  Dhi: 4,
+  Dhi: 3,
   Dscore: 1,
   Dout: 1,
-  Dlazy: 2,
-  gossipFactor: 0.05,
-  mcacheGossip: 2,
+  Dlazy: 1,
+  gossipFactor: 0,
+  mcacheGossip: 1,
   // By default an own message goes to every peer, which costs a node with a hundred peers as much as all other traffic.
   floodPublish: false,
   // A dozen nodes of one machine, house or office share an address, and are no worse for it: by default the eleventh makes all of them
   // unacceptable. Who sends what an honest peer does not is ignored by the ledger's own account of each peer.
   scoreParams: { IPColocationFactorWeight: 0 },
-  // Spares a copy from neighbours that have not sent theirs yet; the notice is shorter than any envelope.
-  idontwantMinDataSize: 256,
+  // Spares a copy of the larger envelopes from neighbours that have not sent theirs yet; for small ones the notices cost more than they save.
+  idontwantMinDataSize: 1024,
 })
 
 /** The pubsub service of a node; a {@link GossipKeeper} runs with it. */

@@ -163,7 +163,7 @@ async function traffic(authors: number): Promise<Figure[]> {
       figure(`${authors} authors: gossip, each node sends and receives`, 'B/s', [gossip]),
       figure('syncs, each node sends and receives', 'B/s', [syncs]),
       figure('idle, each node sends and receives', 'B/s', [idlePerSecond]),
-      figure('all of it, each way', 'B/s', [gossip + syncs + idlePerSecond], { atMost: MAX_TRAFFIC_BYTES }),
+      figure('all of it, sent and received together', 'B/s', [2 * (gossip + syncs + idlePerSecond)], { atMost: MAX_TRAFFIC_BYTES }),
     ]
   } finally {
     await swarm.stop()
