@@ -20,6 +20,8 @@ export interface LedgerPublisherComponents {
   readonly counts: RoutingCounts
   readonly experience: Experience
   readonly hosting: Hosting
+  /** Whether peers reach this node through relays only. */
+  readonly isRelayed: () => boolean
   readonly config: Config
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
@@ -36,13 +38,11 @@ export class LedgerPublisher {
   }
 
   start(): void {
-    const { ledger, host, experience, config, log } = this.#components
+    const { ledger, host, experience, log } = this.#components
     this.#stopping = new AbortController()
     experience.restore(ledger.own('observed') ?? new Map())
     host.onServed = (queueUs, computeUs) => this.#times.add(queueUs + computeUs)
-    const { ramBytes, diskBytes } = config.budget
-    const budget = config.host.kind === 'auto' ? { budgetBytes: Math.min(ramBytes, diskBytes) } : {}
-    ledger.set('profile', { name: config.name ?? '', version: VERSION, relayed: false, ...budget })
+    this.#publishProfile()
     this.publishHoldings()
     repeat(() => this.publish(), {
       intervalMs: PUBLISH_INTERVAL_MS,
@@ -66,6 +66,13 @@ export class LedgerPublisher {
     if (leaving.size > 0 || ledger.own('leaving') !== null) ledger.set('leaving', leaving)
   }
 
+  #publishProfile(): void {
+    const { ledger, isRelayed, config } = this.#components
+    const { ramBytes, diskBytes } = config.budget
+    const budget = config.host.kind === 'auto' ? { budgetBytes: Math.min(ramBytes, diskBytes) } : {}
+    ledger.set('profile', { name: config.name ?? '', version: VERSION, relayed: isRelayed(), ...budget })
+  }
+
   #holdings(states: readonly ShardState[]): Holdings {
     const { hosting } = this.#components
     const held = hosting.models
@@ -74,9 +81,10 @@ export class LedgerPublisher {
     return new Map(held.map(({ model, shards }) => [model.id, bitmapsOf(model.manifest, shards)]))
   }
 
-  /** Writes the statistics that changed since the last time. */
+  /** Writes the statistics, and what of the profile, that changed since the last time. */
   publish(): void {
     const { ledger, host, counts, experience } = this.#components
+    this.#publishProfile()
     const { served, busy, failed } = host.counts
     const [p50Us, p95Us] = [this.#times.quantile(0.5), this.#times.quantile(0.95)]
     if (p50Us !== null && p95Us !== null && served + busy + failed !== this.#publishedCalls) {

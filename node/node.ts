@@ -267,7 +267,16 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     life.onStop('drain', () => host.drain())
     life.onStop('goodbye', () => ledger.goodbye().then(() => {}))
     await life.start('liveness', liveness)
-    const publisher = new LedgerPublisher({ ledger, host, counts, experience, hosting, config, log: info })
+    const publisher = new LedgerPublisher({
+      ledger,
+      host,
+      counts,
+      experience,
+      hosting,
+      isRelayed: () => relaying.isRelayed(),
+      config,
+      log: info,
+    })
     await life.start('publisher', publisher)
     await life.start('keeper', keeper)
     const onConnect = (event: CustomEvent<{ toString(): string }>): void => costs.forgive(event.detail.toString())
@@ -295,9 +304,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       announce(model)
     }
 
-    const isRelayed = (): boolean => ledger.own('profile')?.relayed ?? false
     const placement = new PlacementKeeper(
-      { view: () => ledger.view(), hosting, others, handover, holdings, isRelayed, log: info },
+      { view: () => ledger.view(), hosting, others, handover, holdings, isRelayed: () => relaying.isRelayed(), log: info },
       { ...config.budget, seed: ownSeed },
     )
     if (config.host.kind === 'auto') await life.start('placement', placement)

@@ -1,6 +1,7 @@
 import { CID } from 'multiformats/cid'
 import * as raw from 'multiformats/codecs/raw'
 import { sha256 } from 'multiformats/hashes/sha2'
+import { bestConnection, linkKind } from './link-kind.ts'
 import type { Mesh } from './mesh.ts'
 import type { ProviderRecords } from './provider-records.ts'
 import type { Reach } from './reachability.ts'
@@ -72,6 +73,17 @@ export class Relaying {
       using: mesh.services.relayDesk.held().map(({ relay }) => relay.toString()),
       serving: mesh.services.relay.stats(),
     }
+  }
+
+  /** Whether most peers reach this node, and it them, through relays only. */
+  isRelayed(): boolean {
+    const { mesh } = this.#components
+    const relays = new Set(this.status().using)
+    if (relays.size === 0) return false
+    const peers = Map.groupBy(mesh.getConnections(), ({ remotePeer }) => remotePeer.toString())
+    const links = [...peers].filter(([peer]) => !relays.has(peer)).map(([, connections]) => bestConnection(connections))
+    const relayed = links.filter((link) => link !== undefined && linkKind(link) === 'relay').length
+    return relayed > links.length / 2
   }
 
   #decide(): void {
