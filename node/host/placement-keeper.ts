@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { LedgerView } from '../../crdt/index.ts'
 import { isBlobCid } from '../model/blob-cid.ts'
 import type { ShardEntry } from '../model/manifest.ts'
@@ -37,6 +38,8 @@ const FIRST_ROUND_MS = 1_500
 const CONCURRENT_SHARDS = 3
 /** Shards taken up before the next look, the most needed first: a node that fills up must not be blind to what others lose meanwhile. */
 const SHARDS_PER_ROUND = 4
+/** Where more is wanted the next look comes as soon as others have heard what this one took up. */
+const MORE_MS = 300
 const SHARD_TIMEOUT_MS = 10 * 60_000
 /** A shard or model that could not be had is left alone for so long. */
 const RETRY_MS = 15_000
@@ -70,12 +73,18 @@ export class PlacementKeeper {
     this.#stopping.abort(new Error('the node is stopping'))
   }
 
-  /** One look and what follows from it; resolves when all that was begun has ended. */
+  /** One look, and more as long as there is much to take up; resolves when all that was begun has ended. */
   async round(): Promise<void> {
+    const { signal } = this.#stopping
+    while (await this.#look()) await delay(MORE_MS, undefined, { signal }).catch(() => {})
+  }
+
+  /** One look and what follows from it; whether more is wanted than was taken up. */
+  async #look(): Promise<boolean> {
     const { hosting, holdings, others, log, isRelayed } = this.#components
     const { signal } = this.#stopping
     await this.#adoptModel(signal)
-    if (signal.aborted) return
+    if (signal.aborted) return false
     const shards = hosting.models.flatMap((model) => shardsOf(model).map((shard) => ({ model: model.id, shard })))
     // Not waited for: one that does not answer takes seconds, and is known by the next round.
     void others.verify(shards)
@@ -91,17 +100,18 @@ export class PlacementKeeper {
       seed: this.#init.seed + this.#round++,
     })
     const fetch = wanted.slice(0, SHARDS_PER_ROUND)
-    if (fetch.length === 0 && drop.length === 0) return
+    if (fetch.length === 0 && drop.length === 0) return false
     log('placement.decided', { fetch: fetch.length, drop: drop.length })
     let failed = 0
     for await (const isHeld of inLanes(fetch, CONCURRENT_SHARDS, (ref) => this.#hold(ref, signal))) if (!isHeld) failed++
     holdings.remember()
     // Nothing goes before what was to come in its place serves.
-    if (failed > 0 || fetch.length < wanted.length) return
+    if (failed > 0 || fetch.length < wanted.length) return failed === 0
     // Not waited for: it takes seconds, in which there may be more to do.
     for (const ref of drop) void this.#drop(ref, signal).then(() => holdings.remember())
     await holdings.trim(this.#init.diskBytes)
     holdings.remember()
+    return false
   }
 
   async #hold(ref: ShardRef, signal: AbortSignal): Promise<boolean> {
