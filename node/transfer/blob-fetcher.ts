@@ -67,7 +67,9 @@ export class BlobFetcher {
     for (let round = 0; round < MAX_ROUNDS; round++) {
       signal.throwIfAborted()
       const sources = await request.sources()
-      const clients = await this.#connect([...sources.filter((peer) => !tried.has(peer)), ...sources.filter((peer) => tried.has(peer))])
+      const untriedFirst = [...sources.filter((peer) => !tried.has(peer)), ...sources.filter((peer) => tried.has(peer))]
+      const { clients, failure } = await this.#connect(untriedFirst)
+      if (failure !== null) last = failure
       for (const { peer } of clients) tried.add(peer)
       try {
         if (clients.length === 0) continue
@@ -124,10 +126,14 @@ export class BlobFetcher {
     return false
   }
 
-  async #connect(peers: readonly string[]): Promise<BlobClient[]> {
+  /** Links to the first few of the peers that can be reached, and why the last of the others could not. */
+  async #connect(peers: readonly string[]): Promise<{ clients: BlobClient[]; failure: unknown }> {
     const trusted = peers.filter((peer) => !this.#isDistrusted(peer)).slice(0, MAX_SOURCES)
     const clients = await Promise.allSettled(trusted.map((peer) => this.#components.links.acquire(peer)))
-    return clients.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+    return {
+      clients: clients.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])),
+      failure: clients.findLast((result) => result.status === 'rejected')?.reason ?? null,
+    }
   }
 
   async #askSize(clients: readonly BlobClient[], { cid }: FetchRequest): Promise<number> {
