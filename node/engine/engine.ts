@@ -116,7 +116,7 @@ export interface Engine {
 }
 
 export interface EngineInit {
-  /** Worker threads; experts are divided over them. */
+  /** Threads that compute. */
   readonly threads: number
   /** What computes the weights of trunks and experts, see `chooseDevice`; `cpu` by default. */
   readonly provider?: Provider

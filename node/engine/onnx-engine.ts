@@ -10,6 +10,8 @@ import { KvBudget } from './kv-blocks.ts'
 import { OnnxExperts } from './onnx-experts.ts'
 import { openOnnxTrunk } from './onnx-trunk.ts'
 import { SharedBlocks } from './shared-blocks.ts'
+import { shareThreads } from './shared-threads.ts'
+import type { SessionThreads } from './worker-messages.ts'
 
 /** Below this the copy that onnxruntime keeps in memory costs less than files and checks. */
 const PREPARED_FROM_BYTES = 4 * 2 ** 20
@@ -21,7 +23,8 @@ const PREPARED_FROM_BYTES = 4 * 2 ** 20
 const CALLER_EXPERT_BYTES = 1024 * 1024
 
 /**
- * Starts an engine over onnxruntime-node: `threads` workers, trunks on the first, experts divided over all; tiny experts run in the calling thread.
+ * Starts an engine over onnxruntime-node: one worker whose operators `threads` threads share. Where threads can't be shared there are as
+ * many workers, trunks on the first, experts divided over all. Tiny experts run in the calling thread.
  * A worker that dies rejects what it was asked and everything after; the engine must then be closed and made anew.
  */
 export function createEngine(init: EngineInit): Engine {
@@ -35,6 +38,7 @@ export function createEngine(init: EngineInit): Engine {
 class OnnxEngine implements Engine {
   readonly #init: EngineInit
   readonly #provider: Provider
+  readonly #threads: SessionThreads
   readonly #workers: readonly EngineWorker[]
   readonly #callerExpertBytes: number
   readonly #caller = new CallerLane()
@@ -50,7 +54,9 @@ class OnnxEngine implements Engine {
     this.#init = init
     this.#provider = init.provider ?? 'cpu'
     this.#callerExpertBytes = init.callerExpertBytes ?? CALLER_EXPERT_BYTES
-    this.#workers = Array.from({ length: init.threads }, (_, index) => new EngineWorker(index))
+    const whyNot = shareThreads(init.threads)
+    this.#threads = whyNot === null ? 'shared' : init.threads
+    this.#workers = Array.from({ length: whyNot === null ? 1 : init.threads }, (_, index) => new EngineWorker(index))
     this.#blocks = new SharedBlocks((block) => {
       for (const lane of this.#lanes()) lane.forget(block)
     })
@@ -65,7 +71,7 @@ class OnnxEngine implements Engine {
       worker: this.#workers[0]!,
       blocks: this.#blocks,
       kv,
-      threads: this.#init.threads,
+      threads: this.#threads,
       provider: this.#provider,
     })
   }
@@ -75,7 +81,18 @@ class OnnxEngine implements Engine {
     const isTiny = model.manifest.expertLayout.stride <= this.#callerExpertBytes
     const { preparedFromBytes = PREPARED_FROM_BYTES, onWarning: warn = (message) => process.emitWarning(message) } = this.#init
     const lanes = isTiny ? [this.#caller] : this.#workers
-    return new OnnxExperts({ id: this.#nextId++, model, lanes, blocks: this.#blocks, preparedFromBytes, warn, provider: this.#provider })
+    // With threads of their own, the workers are the parallelism.
+    const threads = this.#threads === 'shared' && !isTiny ? 'shared' : 1
+    return new OnnxExperts({
+      id: this.#nextId++,
+      model,
+      lanes,
+      blocks: this.#blocks,
+      preparedFromBytes,
+      warn,
+      provider: this.#provider,
+      threads,
+    })
   }
 
   close(): Promise<void> {

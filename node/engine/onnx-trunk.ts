@@ -20,7 +20,7 @@ import type { KvCacheContext } from './onnx-kv-cache.ts'
 import { passBytes, passMemory, type PassMemory } from './pass-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import type { SharedBlock, SharedBlocks } from './shared-blocks.ts'
-import type { GraphSource, PassStart } from './worker-messages.ts'
+import type { GraphSource, PassStart, SessionThreads } from './worker-messages.ts'
 
 /** Graphs with at least this much of weights are computed by all threads of the engine. */
 const SHARED_FROM_BYTES = 4 * 2 ** 20
@@ -46,7 +46,7 @@ export async function openOnnxTrunk(init: {
   worker: EngineWorker
   blocks: SharedBlocks
   kv: TrunkKv
-  threads: number
+  threads: SessionThreads
   provider: Provider
 }): Promise<Trunk> {
   const { id, model, worker, kv } = init
@@ -60,7 +60,7 @@ export async function openOnnxTrunk(init: {
     [config.vocabSize, config.hiddenSize],
   )
   const kvBlocks = new KvBlocks(kvTokenBytes(config, kv.type) * BLOCK_TOKENS, kv.budget)
-  const layout = { type: kv.type, maxBlocks: kvBlocks.most }
+  const layout = { type: kv.type, maxBlocks: kvBlocks.most, threads: init.threads === 'shared' ? 'shared' : 1 } as const
   await worker.call({ op: 'open-trunk', trunk: id, config, embedding: { path: embeddingFile.path, tensor }, kv: layout })
   try {
     for (let layer = 0; layer < config.layers; layer++) {
@@ -88,7 +88,7 @@ export async function openOnnxTrunk(init: {
 /** Small weights are read in less time than it takes to wake another thread. */
 function sessionOf(
   file: BlobFile,
-  { threads, provider }: { readonly threads: number; readonly provider: Provider },
+  { threads, provider }: { readonly threads: SessionThreads; readonly provider: Provider },
 ): Omit<GraphSource, 'model'> {
   return { folder: file.folder, provider, threads: file.bytes < SHARED_FROM_BYTES ? 1 : threads }
 }

@@ -6,14 +6,13 @@ import type { GraphSource } from './worker-messages.ts'
 const LOG_ERRORS_ONLY = 3
 
 /**
- * Each session has threads of its own, so only the few large ones of a trunk may have more than one; with experts the workers are the
- * parallelism. Threads that wait do not spin: the next session needs the core.
+ * Threads of its own that wait do not spin: the next session needs the core. Shared ones do, since the next session needs them.
  * Without an arena each session frees what a run needed; with one, thousands of sessions would each keep their largest (and runs are no slower).
  */
 export function createSession(source: GraphSource): Promise<InferenceSession> {
   return InferenceSession.create(source.model, {
     executionProviders: source.provider === undefined || source.provider === 'cpu' ? ['cpu'] : [source.provider, 'cpu'],
-    intraOpNumThreads: source.threads ?? 1,
+    intraOpNumThreads: typeof source.threads === 'number' ? source.threads : 1,
     interOpNumThreads: 1,
     enableCpuMemArena: false,
     enableMemPattern: false,
@@ -23,6 +22,7 @@ export function createSession(source: GraphSource): Promise<InferenceSession> {
       session: {
         model_external_initializers_file_folder_path: source.folder,
         intra_op: { allow_spinning: '0' },
+        ...(source.threads === 'shared' && { use_per_session_threads: '0' }),
         ...(source.saveTo && savingPacks(source.saveTo.name)),
       },
     },

@@ -10,13 +10,14 @@ import { addPacks } from './onnx-graph.ts'
 import { digestOf, discardPrepared, findPrepared, PreparedWriter } from './prepared-blob.ts'
 import type { PreparedBlob } from './prepared-blob.ts'
 import { ScratchTensors } from './scratch-tensors.ts'
-import type { GraphSource } from './worker-messages.ts'
+import type { GraphSource, SessionThreads } from './worker-messages.ts'
 
 export interface ShardLoaderInit {
   /** Number of the set of experts in the lanes. */
   readonly id: number
   readonly model: ModelPackage
   readonly lanes: readonly EngineLane[]
+  readonly threads: SessionThreads
   readonly provider: Provider
   /** Shards of at least this many bytes are prepared; the weights of smaller ones are packed in memory. */
   readonly preparedFromBytes: number
@@ -143,7 +144,7 @@ export class ShardLoader {
     const { stride, tensors } = manifest.expertLayout
     const start = (expert - entry.first) * stride
     const weights = blobWeights(file, manifest, tensors, { start, scratch })
-    return { model: expertGraph(manifest.config, weights), folder: file.folder, provider: this.#init.provider }
+    return { model: expertGraph(manifest.config, weights), folder: file.folder, provider: this.#init.provider, threads: this.#init.threads }
   }
 
   async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, lane: EngineLane, source: GraphSource): Promise<void> {

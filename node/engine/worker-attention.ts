@@ -4,6 +4,7 @@ import type { Extent, KvPool } from './kv-pool.ts'
 import { BLOCK_TOKENS } from './kv-shape.ts'
 import type { AttentionShape, KvType } from './kv-shape.ts'
 import { createSession } from './session.ts'
+import type { KvLayout, SessionThreads } from './worker-messages.ts'
 
 /** Bytes of scores of one run: what stays in a core's cache beside the keys (measured: twice as fast as 16 times more). */
 const MAX_SCORE_BYTES = 2 * 2 ** 20
@@ -38,10 +39,12 @@ export type AttentionPlan = Map<number, readonly Piece[]>
 /** Attention of the layers of one trunk. */
 export class WorkerAttention {
   readonly #type: KvType
+  readonly #threads: SessionThreads
   readonly #sessions = new Map<string, Promise<InferenceSession>>()
 
-  constructor(type: KvType) {
+  constructor({ type, threads }: KvLayout) {
     this.#type = type
+    this.#threads = threads
   }
 
   /** Attention of `part`, whose keys and values are in the pool. `queries`: [rows of the pass, heads * keyWidth]; writes [rows of the pass, heads * valueWidth] into `into`. */
@@ -77,7 +80,7 @@ export class WorkerAttention {
     const key = [heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks, extents].join(' ')
     let session = this.#sessions.get(key)
     if (session === undefined) {
-      session = createSession({ model: attentionGraph(shape, this.#type, extents), folder: '' })
+      session = createSession({ model: attentionGraph(shape, this.#type, extents), folder: '', threads: this.#threads })
       this.#sessions.set(key, session)
     }
     return session

@@ -2,6 +2,9 @@ import type { ModelConfig, TensorEntry } from '../model/manifest.ts'
 import type { Provider } from './device.ts'
 import type { KvType } from './kv-shape.ts'
 
+/** Threads that share each operator of a session: so many of its own, or those that all sessions of the process share (`shared-threads.ts`). */
+export type SessionThreads = number | 'shared'
+
 /** A graph and the folder in which its weight files lie. */
 export interface GraphSource {
   readonly model: Uint8Array
@@ -10,8 +13,8 @@ export interface GraphSource {
   readonly saveTo?: { readonly folder: string; readonly name: string }
   /** What computes; the processor by default, and in any case for operators that the provider lacks. */
   readonly provider?: Provider
-  /** Threads that share each operator; 1 by default. */
-  readonly threads?: number
+  /** What computes each operator; one thread by default. */
+  readonly threads?: SessionThreads
 }
 
 /** Where the embedding table lies. */
@@ -31,6 +34,8 @@ export interface KvLayout {
   readonly type: KvType
   /** Blocks that may be used. */
   readonly maxBlocks: number
+  /** What computes attention. */
+  readonly threads: SessionThreads
 }
 
 /** One sequence of a pass: `tokens` follow the `past` tokens that its blocks hold. */

@@ -49,7 +49,7 @@ export class WorkerTrunk {
     this.#kv = kv
     this.#embedding = new EmbeddingTable(embedding, config.scales.embedding)
     this.#rope = new Rope(config.rope)
-    this.#attention = new WorkerAttention(kv.type)
+    this.#attention = new WorkerAttention(kv)
   }
 
   async openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }): Promise<void> {

@@ -1,6 +1,6 @@
 /** Joining a swarm with real daemons and the real commands. */
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -12,16 +12,19 @@ import { until } from '../helpers/until.ts'
 
 const PEER = '12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN'
 
+/** A folder for a swarm's nodes. Those that `skein join` started in it are daemons of their own, which end before it is removed. */
 async function emptySwarm(t: TestContext): Promise<DaemonSwarm> {
   const swarm = await DaemonSwarm.create()
-  t.after(() => swarm.stop())
+  t.after(async () => {
+    for (const name of await readdir(swarm.dir)) await skein(['down', '--data', join(swarm.dir, name)])
+    await swarm.stop()
+  })
   return swarm
 }
 
-/** Where a joined daemon keeps its things, and flags that keep it on loopback. It is stopped with the test. */
-function newcomer(t: TestContext, swarm: DaemonSwarm, name: string): { data: string; flags: string[] } {
+/** Where a joined daemon keeps its things, and flags that keep it on loopback. */
+function newcomer(swarm: DaemonSwarm, name: string): { data: string; flags: string[] } {
   const data = join(swarm.dir, name)
-  t.after(() => skein(['down', '--data', data]))
   const flags = [
     '--data',
     data,
@@ -48,7 +51,7 @@ test('an invite is all that a newcomer of a private swarm needs', { timeout: 120
   assert.match(invited.stderr, /good until .*, for 1 node/)
   const invite = invited.stdout.trim().split('\n').at(-1)!
 
-  const first = newcomer(t, swarm, 'first')
+  const first = newcomer(swarm, 'first')
   const startedAt = performance.now()
   const joined = await skein(['join', invite, ...first.flags])
   assert.equal(joined.code, 0, joined.stderr)
@@ -75,7 +78,7 @@ test('an invite is all that a newcomer of a private swarm needs', { timeout: 120
   const full = await skein(['doctor', '--data', first.data, '--full', '--json'])
   assert.ok(full.stdout.includes(founder.peer) && !full.stdout.includes(secret))
 
-  const second = newcomer(t, swarm, 'second')
+  const second = newcomer(swarm, 'second')
   const refused = await skein(['join', invite, ...second.flags])
   assert.equal(refused.code, 1)
   assert.match(refused.stderr, /as many nodes as it may: ask for a new one/)
@@ -86,7 +89,7 @@ test('an invite is all that a newcomer of a private swarm needs', { timeout: 120
 
 test('an invite that cannot work is refused before anything is started', { timeout: 60_000 }, async (t) => {
   const swarm = await emptySwarm(t)
-  const { data, flags } = newcomer(t, swarm, 'nobody')
+  const { data, flags } = newcomer(swarm, 'nobody')
   const address = multiaddr(`/ip4/127.0.0.1/tcp/9/p2p/${PEER}`)
   const expired = encodeInvite({ name: 'circle', expiresAt: Date.now() - 3 * 3_600_000, addresses: [address], keys: null })
   for (const [invite, message] of [
@@ -103,7 +106,7 @@ test('an invite that cannot work is refused before anything is started', { timeo
 
 test('nobody at the addresses: the node says so, tries on and connects once somebody is there', { timeout: 90_000 }, async (t) => {
   const swarm = await emptySwarm(t)
-  const { data, flags } = newcomer(t, swarm, 'early')
+  const { data, flags } = newcomer(swarm, 'early')
   const founder = await swarm.start('founder', ['--host', 'none'])
   const [address] = founder.addresses as [string]
   await founder.stop()

@@ -85,7 +85,7 @@ async function attend(
 ): Promise<Float32Array> {
   const { past, rows } = place
   const table = Int32Array.from(place.table)
-  const attention = new WorkerAttention(type)
+  const attention = new WorkerAttention({ type, maxBlocks: 16, threads: 1 })
   try {
     pool.grow(16)
     const vectors = shape.valuesAreKeys ? [sequence.keys] : [sequence.keys, sequence.values]
