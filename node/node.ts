@@ -141,7 +141,12 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       { privateKey },
       { swarm: gate.swarm.id, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
     )
-    const records = new ProviderRecords({ routing: mesh.contentRouting, peers: () => mesh.getPeers().length, log: debug })
+    const records = new ProviderRecords({
+      routing: mesh.contentRouting,
+      // A record of a node without addresses, as one is that waits for its first relay, would lead nobody to it.
+      peers: () => (mesh.getMultiaddrs().length > 0 ? mesh.getPeers().length : 0),
+      log: debug,
+    })
     const sources = new BlobSources({ self, view: () => ledger.view(), isGone: (peer) => liveness.isGone(peer), records })
     const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
     const hosting = new Hosting({

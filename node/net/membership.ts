@@ -3,6 +3,7 @@ import type { Registrar } from '@libp2p/interface-internal'
 import { judgeMembership, MEMBERSHIP_LIMITS, MEMBERSHIP_PROTOCOL, proveMembership } from '../../protocols/membership/index.ts'
 import { isMeshError, PeerRefusedError } from '../../protocols/wire/errors.ts'
 import type { Gatekeeper } from '../swarm/gatekeeper.ts'
+import { dhtProtocol } from '../swarm/swarm.ts'
 
 export interface MembershipComponents {
   readonly registrar: Registrar
@@ -19,7 +20,7 @@ type Middleware = (stream: Stream, connection: Connection, next: (stream: Stream
 
 /** What any libp2p node may ask of any other before it has proved anything: who it is, and whether it lives. */
 const ALWAYS_OPEN = [MEMBERSHIP_PROTOCOL, '/ipfs/id/1.0.0', '/ipfs/id/push/1.0.0', '/ipfs/ping/1.0.0']
-/** What an open swarm also serves to libp2p nodes that are no Skein nodes: relays and reachability checks. */
+/** What an open swarm also serves to, and uses of, libp2p nodes that are no Skein nodes: relays, reachability checks, and its DHT. */
 const OPEN_SWARM_SERVES = [
   '/libp2p/circuit/relay/0.2.0/hop',
   '/libp2p/circuit/relay/0.2.0/stop',
@@ -41,7 +42,7 @@ interface Proof {
 }
 
 /**
- * Lets no stream of a Skein protocol, of the DHT or of gossip through in either direction before the peer has proved on this very
+ * Lets no stream of a Skein protocol, of a private swarm's DHT or of gossip through in either direction before the peer has proved on this very
  * connection that it belongs to the swarm, whatever the transport. Connections to a private swarm that do not get so far are ended.
  */
 export class Membership {
@@ -57,8 +58,9 @@ export class Membership {
   constructor(components: MembershipComponents, init: MembershipInit) {
     this.#components = components
     this.#init = init
-    const isPrivate = init.gate.swarm.founder !== null
-    this.#open = new Set([...ALWAYS_OPEN, ...(isPrivate ? [] : OPEN_SWARM_SERVES)])
+    const { swarm } = init.gate
+    // Who speaks the DHT's protocol knows the swarm's name, and an open swarm's proof shows no more.
+    this.#open = new Set([...ALWAYS_OPEN, ...(swarm.founder === null ? [...OPEN_SWARM_SERVES, dhtProtocol(swarm)] : [])])
     // libp2p 3.3.11 appends each stream's handler to the very list it was given, so `registrar.use` would call handlers of other streams.
     components.registrar.getMiddleware = (protocol) => (this.#open.has(protocol) ? [] : [this.#guard])
   }

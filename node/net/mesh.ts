@@ -17,6 +17,7 @@ import { uPnPNAT } from '@libp2p/upnp-nat'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
 import type { Gatekeeper } from '../swarm/gatekeeper.ts'
+import { dhtProtocol } from '../swarm/swarm.ts'
 import { directTls } from './direct-tls.ts'
 import { membership } from './membership.ts'
 import type { Membership } from './membership.ts'
@@ -114,7 +115,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       identifyPush: identifyPush(),
       ping: ping(),
       dht: kadDHT({
-        protocol: `/skein/${swarm.id}/kad/1.0.0`,
+        protocol: dhtProtocol(swarm),
         // Private addresses are kept: a swarm may live in one house.
         peerInfoMapper: passthroughMapper,
         clientMode: false,

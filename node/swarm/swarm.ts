@@ -38,6 +38,11 @@ export function privateSwarm(name: string, secret: Uint8Array, founder: Uint8Arr
   }
 }
 
+/** The protocol of the swarm's own DHT. */
+export function dhtProtocol({ id }: Swarm): string {
+  return `/skein/${id}/kad/1.0.0`
+}
+
 function derive(secret: Uint8Array, use: string): Uint8Array {
   return new Uint8Array(hkdfSync('sha256', secret, new Uint8Array(), `skein ${use} 1`, KEY_BYTES))
 }
