@@ -25,15 +25,18 @@ export function scaledBy(name: string): string | undefined {
 
 function fp8Tensor(codes: StoredTensor, scales: StoredTensor | undefined): SourceTensor {
   const { name, file, shape, begin, end } = codes
-  const [rows, columns] = shape
+  const [rows, columns] = shape.slice(-2)
+  const experts = shape.slice(0, -2)
   if (scales === undefined) {
     throw new ModelError(
       `${file}: tensor ${name} is F8_E4M3 without ${name}_scale_inv beside it; only fp8 in blocks of ${FP8_BLOCK} × ${FP8_BLOCK} is read: use a BF16 checkpoint`,
     )
   }
-  const expected = [Math.ceil((rows ?? 0) / FP8_BLOCK), Math.ceil((columns ?? 0) / FP8_BLOCK)]
+  const expected = [...experts, Math.ceil((rows ?? 0) / FP8_BLOCK), Math.ceil((columns ?? 0) / FP8_BLOCK)]
   const isFloat = scales.dtype === 'F32' || scales.dtype === 'BF16'
-  if (rows === undefined || columns === undefined || shape.length > 2 || !isFloat || !sameShape(scales.shape, expected)) {
+  // Blocks are counted over the rows of all experts together, so those of one must be whole.
+  const isWhole = experts.length === 0 || (experts.length === 1 && rows! % FP8_BLOCK === 0)
+  if (rows === undefined || columns === undefined || !isWhole || !isFloat || !sameShape(scales.shape, expected)) {
     throw new ModelError(
       `${scales.file}: tensor ${scales.name} (${scales.dtype} [${scales.shape.join(', ')}]) is no scale for ${name} [${shape.join(', ')}] in blocks of ${FP8_BLOCK} × ${FP8_BLOCK}; expected F32 [${expected.join(', ')}]: get the checkpoint again, or one in BF16`,
     )

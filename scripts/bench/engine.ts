@@ -101,22 +101,32 @@ async function speedFigures(
   return figures
 }
 
-/** Daemons: one that has everything, against a gateway that hosts nothing and hosts that share the layers; one thread each. */
+/**
+ * Daemons: one that has everything, against a gateway that hosts nothing and hosts that share the layers and have no trunk; one thread each.
+ * What the hosts' processes take of memory, before and after they took up their shards.
+ */
 async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, model: ModelPackage): Promise<Figure[]> {
   const hostCount = wholeNumber(flags.hosts, 'hosts', 1)
   const { name } = model.manifest
-  const start = (member: string, host: string, bootstrap: readonly string[] = []): Promise<DaemonProcess> => {
+  const start = (member: string, host: string, more: readonly string[]): Promise<DaemonProcess> => {
     const swarm = member === 'one' ? 'bench-engine-one' : 'bench-engine'
     const fixed = daemonFlags({ swarm, dataDir: join(workspace.dir, member), host })
-    return workspace.spawn([...fixed, '--store', storeDir, '--model', name, ...bootstrap.flatMap((address) => ['--bootstrap', address])])
+    return workspace.spawn([...fixed, '--store', storeDir, ...more])
   }
-  const one = await start('one', 'all')
-  const gateway = await start('gateway', 'none')
+  const one = await start('one', 'all', ['--model', name])
+  const gateway = await start('gateway', 'none', ['--model', name])
   const hosts: DaemonProcess[] = []
   const shares = Array.from({ length: hostCount }, (_, host) =>
     shareOfHost(model.manifest, { host, hosts: hostCount, layout: 'layers', replicas: 1 }),
   )
-  for (const [i, share] of shares.entries()) hosts.push(await start(`host-${i}`, hostFlag(share), gateway.addresses))
+  const idle: number[] = []
+  for (const [i, share] of shares.entries()) {
+    const bootstrap = gateway.addresses.flatMap((address) => ['--bootstrap', address])
+    const host = await start(`host-${i}`, 'none', ['--model', 'none', ...bootstrap])
+    idle.push(await residentBytes(host.pid))
+    await hold(host, name, hostFlag(share))
+    hosts.push(host)
+  }
   await waitUntilReady(gateway, { hosts: hostCount, replicas: 1 })
   const sides = { one, swarm: gateway }
   const decode = { one: [] as number[], swarm: [] as number[] }
@@ -128,17 +138,42 @@ async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, 
     }
   }
   const resident = await Promise.all(hosts.map(({ pid }) => residentBytes(pid)))
+  const held = shares.map((share) => share.reduce((sum, shard) => sum + shard.bytes, 0))
   return [
     figure('decode, one daemon', 'tokens/s', decode.one),
     figure(`decode, ${hostCount} hosts`, 'tokens/s', decode.swarm),
     ...ratios('decode, swarm to one daemon', decode.swarm, decode.one, { atLeast: MIN_SWARM_RATIO }),
     figure(
-      'resident memory of a host process to its shards',
+      'resident memory of a host process without shards',
+      'MiB',
+      idle.map((bytes) => bytes / 2 ** 20),
+    ),
+    figure(
+      'what it grows by with shards, to their bytes',
       '×',
-      resident.map((bytes, i) => bytes / shares[i]!.reduce((sum, shard) => sum + shard.bytes, 0)),
+      resident.map((bytes, i) => (bytes - idle[i]!) / held[i]!),
       { atMost: MAX_RESIDENT_RATIO },
     ),
+    figure(
+      'the whole process to the bytes of its shards',
+      '×',
+      resident.map((bytes, i) => bytes / held[i]!),
+      { atMost: MAX_RESIDENT_RATIO },
+    ),
+    figure(
+      'shards of a host',
+      'MiB',
+      held.map((bytes) => bytes / 2 ** 20),
+    ),
   ]
+}
+
+/** Has a daemon take up shards; resolves when it serves them all. */
+async function hold(daemon: DaemonProcess, model: string, what: string): Promise<void> {
+  const body = JSON.stringify({ model, what, pin: false })
+  const response = await fetch(`${daemon.url}/api/hold`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+  const events = await response.text()
+  if (!/"kind":"end","done":\d+,"failed":0/.test(events)) throw new Error(`${daemon.name} does not hold ${what}: ${events.slice(-500)}`)
 }
 
 async function residentBytes(pid: number): Promise<number> {

@@ -8,7 +8,7 @@ import { denseLayers, readCommonConfig, readExpertsPerToken } from './common-con
 import { readRope } from './rope.ts'
 import type { ReadRope } from './rope.ts'
 import { readGroups, readSharedExperts, readSigmoidRouter } from './routers.ts'
-import { namedLayerWeights, separateExperts, SHARED_EXPERTS } from './tensor-names.ts'
+import { namedLayerWeights, routedExperts, SHARED_EXPERTS } from './tensor-names.ts'
 
 /** DeepSeek-V2: latent attention, shared experts, first layers dense, a softmax router that may be limited to groups. */
 export const deepseekV2: ArchitectureAdapter = {
@@ -20,7 +20,7 @@ export const deepseekV2: ArchitectureAdapter = {
     eosTokenIds,
   }),
   layerWeight: deepseekLayerWeight(),
-  expertWeight: separateExperts(),
+  expertWeight: routedExperts(),
 }
 
 /** DeepSeek-V3 and R1: the same with a sigmoid router. Layers for predicting several tokens are left out. */
@@ -37,7 +37,7 @@ export const deepseekV3: ArchitectureAdapter = {
     eosTokenIds,
   }),
   layerWeight: deepseekLayerWeight(),
-  expertWeight: separateExperts(),
+  expertWeight: routedExperts(),
 }
 
 function readDeepseek(

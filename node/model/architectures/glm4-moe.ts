@@ -4,7 +4,7 @@ import type { ArchitectureAdapter } from './adapter.ts'
 import { denseLayers, readCommonConfig, readExpertsPerToken, readGroupedAttention } from './common-config.ts'
 import { readRope } from './rope.ts'
 import { readSharedExperts, readSigmoidRouter } from './routers.ts'
-import { namedLayerWeights, separateExperts, SHARED_EXPERTS } from './tensor-names.ts'
+import { namedLayerWeights, routedExperts, SHARED_EXPERTS } from './tensor-names.ts'
 
 /** GLM-4.5: half of each head rotated, DeepSeek-V3's router and shared experts. Layers for predicting several tokens are left out. */
 export const glm4Moe: ArchitectureAdapter = {
@@ -36,5 +36,5 @@ export const glm4Moe: ArchitectureAdapter = {
     }
   },
   layerWeight: namedLayerWeights({ ...SHARED_EXPERTS, router_bias: 'mlp.gate.e_score_correction_bias' }),
-  expertWeight: separateExperts(),
+  expertWeight: routedExperts(),
 }

@@ -3,7 +3,10 @@ import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readRope } from './rope.ts'
-import { namedLayerWeights, separateExperts } from './tensor-names.ts'
+import { hasFusedExperts, namedLayerWeights, routedExperts } from './tensor-names.ts'
+
+const publishedNames = namedLayerWeights({ router: 'block_sparse_moe.gate.weight' })
+const newerNames = namedLayerWeights()
 
 /** Mixtral: no q/k norm; the softmax is taken over the chosen experts only, which equals renormalising. */
 export const mixtral: ArchitectureAdapter = {
@@ -28,6 +31,7 @@ export const mixtral: ArchitectureAdapter = {
       eosTokenIds,
     }
   },
-  layerWeight: namedLayerWeights({ router: 'block_sparse_moe.gate.weight' }),
-  expertWeight: separateExperts('block_sparse_moe.experts', { gate: 'w1', up: 'w3', down: 'w2' }),
+  // Where the experts are fused the router has its newer name as well.
+  layerWeight: (at, spec) => (hasFusedExperts(at) ? newerNames : publishedNames)(at, spec),
+  expertWeight: routedExperts('block_sparse_moe.experts', { gate: 'w1', up: 'w3', down: 'w2' }),
 }

@@ -3,7 +3,7 @@ import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention } from './common-config.ts'
 import { readRope } from './rope.ts'
-import { namedLayerWeights, separateExperts } from './tensor-names.ts'
+import { namedLayerWeights, routedExperts } from './tensor-names.ts'
 
 /** OLMoE: one q/k norm over the whole projection, optional clamp of q, k and v after it. */
 export const olmoe: ArchitectureAdapter = {
@@ -28,5 +28,5 @@ export const olmoe: ArchitectureAdapter = {
     }
   },
   layerWeight: namedLayerWeights(),
-  expertWeight: separateExperts(),
+  expertWeight: routedExperts(),
 }

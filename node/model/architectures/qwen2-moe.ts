@@ -4,7 +4,7 @@ import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readQwenDenseLayers } from './qwen-dense-layers.ts'
 import { readRope } from './rope.ts'
-import { namedLayerWeights, separateExperts } from './tensor-names.ts'
+import { namedLayerWeights, routedExperts } from './tensor-names.ts'
 
 /** Qwen1.5- and Qwen2-MoE: biases on q, k and v; a shared expert with a gate of its own. */
 export const qwen2Moe: ArchitectureAdapter = {
@@ -37,5 +37,5 @@ export const qwen2Moe: ArchitectureAdapter = {
     shared_down: 'mlp.shared_expert.down_proj.weight',
     shared_scale: 'mlp.shared_expert_gate.weight',
   }),
-  expertWeight: separateExperts(),
+  expertWeight: routedExperts(),
 }

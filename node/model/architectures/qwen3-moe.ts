@@ -4,7 +4,7 @@ import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention, readSliding } from './common-config.ts'
 import { readQwenDenseLayers } from './qwen-dense-layers.ts'
 import { readRope } from './rope.ts'
-import { namedLayerWeights, separateExperts } from './tensor-names.ts'
+import { namedLayerWeights, routedExperts } from './tensor-names.ts'
 
 /** Qwen3-MoE: one q/k norm per head. */
 export const qwen3Moe: ArchitectureAdapter = {
@@ -31,5 +31,5 @@ export const qwen3Moe: ArchitectureAdapter = {
     }
   },
   layerWeight: namedLayerWeights(),
-  expertWeight: separateExperts(),
+  expertWeight: routedExperts(),
 }

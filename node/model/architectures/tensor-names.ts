@@ -1,4 +1,6 @@
-import type { ArchitectureAdapter } from './adapter.ts'
+import { rowRange, sliceOf } from '../source-tensor.ts'
+import type { SourceTensor } from '../source-tensor.ts'
+import type { ArchitectureAdapter, ExpertPlace, LayerPlace } from './adapter.ts'
 
 /** Tensors of a layer by our name, below `model.layers.<layer>.`, as most architectures call them. */
 const LAYER_TENSORS: Readonly<Record<string, string>> = Object.freeze({
@@ -37,14 +39,36 @@ export function namedLayerWeights(others: Readonly<Record<string, string>> = {})
   }
 }
 
-/** Experts with three matrices of their own, by default `mlp.experts.<expert>.{gate,up,down}_proj`. */
-export function separateExperts(
+/** Where transformers 5 keeps all experts of a layer when it is told to save them as it holds them. */
+const FUSED_EXPERTS = 'mlp.experts'
+
+/**
+ * Experts with three matrices of their own, by default `mlp.experts.<expert>.{gate,up,down}_proj`, or all of a layer in two tensors:
+ * `mlp.experts.gate_up_proj` [experts, 2 × size, hidden], the gate's rows first, and `mlp.experts.down_proj` [experts, hidden, size].
+ */
+export function routedExperts(
   folder = 'mlp.experts',
   names: Readonly<Record<string, string>> = { gate: 'gate_proj', up: 'up_proj', down: 'down_proj' },
 ): ArchitectureAdapter['expertWeight'] {
-  return ({ tensors, layer, expert }, { name, shape }) => {
+  return (at, { name, shape }) => {
+    const { tensors, layer, expert } = at
     const tensor = names[name]
     if (tensor === undefined) throw new TypeError(`no tensor is known for ${name}`)
+    if (hasFusedExperts(at)) return fusedExpertWeight(at, name)
     return tensors.get(`model.layers.${layer}.${folder}.${expert}.${tensor}.weight`, shape)
   }
+}
+
+/** Whether the layer's experts are kept as transformers 5 holds them. */
+export function hasFusedExperts({ tensors, layer }: LayerPlace): boolean {
+  const prefix = `model.layers.${layer}.${FUSED_EXPERTS}`
+  return tensors.has(`${prefix}.gate_up_proj`) || tensors.has(`${prefix}.down_proj`)
+}
+
+function fusedExpertWeight({ tensors, config, layer, expert }: ExpertPlace, name: string): SourceTensor {
+  const { experts, expertSize, hiddenSize } = config
+  const prefix = `model.layers.${layer}.${FUSED_EXPERTS}`
+  if (name === 'down') return sliceOf(tensors.get(`${prefix}.down_proj`, [experts, hiddenSize, expertSize]), expert)
+  const both = sliceOf(tensors.get(`${prefix}.gate_up_proj`, [experts, 2 * expertSize, hiddenSize]), expert)
+  return rowRange(both, name === 'gate' ? 0 : expertSize, expertSize)
 }
