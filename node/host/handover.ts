@@ -38,6 +38,7 @@ const POLL_MS = 100
 export class Handover {
   readonly #components: HandoverComponents
   readonly #timeoutMs: number
+  #room: { readonly at: number; readonly bytes: number } | null = null
 
   constructor(components: HandoverComponents, init: HandoverInit) {
     this.#components = components
@@ -63,7 +64,7 @@ export class Handover {
   async giveUp(model: string, shard: ShardEntry, { need, signal }: GiveUpOptions): Promise<boolean> {
     const { hosting, others } = this.#components
     const isServed = (): boolean => others.of(model, shard).length >= need
-    const canBeTaken = (): boolean => this.room() >= shard.bytes
+    const canBeTaken = (): boolean => this.#recentRoom() >= shard.bytes
     if (!isServed() && !canBeTaken()) return false
     const cids = new Set([shard.cid])
     hosting.leave(model, cids)
@@ -84,7 +85,7 @@ export class Handover {
     const held: HeldShard[] = hosting.models.flatMap(({ id }) => hosting.shards(id, ...ANNOUNCED).map((shard) => ({ model: id, shard })))
     const alone = (): HeldShard[] => held.filter(({ model, shard }) => others.of(model, shard).length === 0)
     const canBeTaken = (): boolean => {
-      const room = this.room()
+      const room = this.#recentRoom()
       return alone().some(({ shard }) => shard.bytes <= room)
     }
     const isServed = (): boolean => alone().length === 0
@@ -94,6 +95,13 @@ export class Handover {
     for (const { id } of hosting.models) hosting.leave(id, new Set(held.map(({ shard }) => shard.cid)))
     await this.#until(held, isServed, canBeTaken, signal)
     log('handover.ended', { alone: alone().length, ms: Math.round(performance.now() - startedAt) })
+  }
+
+  /** {@link room}, which looks at every shard, as it was within the last poll: hundreds of shards may wait at once. */
+  #recentRoom(): number {
+    const now = performance.now()
+    if (this.#room === null || now - this.#room.at > POLL_MS) this.#room = { at: now, bytes: this.room() }
+    return this.#room.bytes
   }
 
   /** Whether enough others serve it before nobody can take it up, the time is over, or the signal is aborted. */
