@@ -1,11 +1,14 @@
 import { Tensor, type InferenceSession } from 'onnxruntime-node'
 import { attentionGraph } from './graph/attention-graph.ts'
+import { stepAttentionGraph } from './graph/step-attention-graph.ts'
 import type { Extent, KvPool } from './kv-pool.ts'
 import { BLOCK_TOKENS } from './kv-shape.ts'
 import type { AttentionShape, KvType } from './kv-shape.ts'
 import { createSession } from './session.ts'
 import type { KvLayout, SessionThreads } from './worker-messages.ts'
 
+/** Sequences of one run. More of them gain nothing, and each number is a graph of its own. */
+const MAX_SEQUENCES = 16
 /** Bytes of scores of one run: what stays in a core's cache beside the keys (measured: twice as fast as 16 times more). */
 const MAX_SCORE_BYTES = 2 * 2 ** 20
 /** Rows that read the keys together all the same, since a long context is dearer to read than its scores. */
@@ -21,19 +24,27 @@ export interface AttentionRows {
   readonly past: number
   /** Block of each {@link BLOCK_TOKENS} positions of the sequence. */
   readonly table: Int32Array
+}
+
+/** All rows of a pass. */
+export interface AttentionPass {
+  readonly parts: readonly AttentionRows[]
   /** Filled by the first layer of each window. */
   readonly plan: AttentionPlan
 }
 
 /** One run of an attention graph; the same for all layers of a shape. */
 interface Piece {
-  readonly from: number
+  /** First row of each of its sequences in the pass: one sequence, or several with a row each. */
+  readonly firstRows: readonly number[]
+  /** Of each sequence. */
   readonly rows: number
+  /** Of the one sequence, or one of each of several. */
   readonly extents: readonly Extent[]
   readonly mask: Tensor
 }
 
-/** How the rows of a sequence are cut into runs, by window (0 for none). */
+/** How the rows of a pass are cut into runs, by window (0 for none). */
 export type AttentionPlan = Map<number, readonly Piece[]>
 
 /** Attention of the layers of one trunk. */
@@ -47,26 +58,34 @@ export class WorkerAttention {
     this.#threads = threads
   }
 
-  /** Attention of `part`, whose keys and values are in the pool. `queries`: [rows of the pass, heads * keyWidth]; writes [rows of the pass, heads * valueWidth] into `into`. */
+  /**
+   * Attention of a pass whose keys and values are in the pool. `queries`: [rows of the pass, heads * keyWidth]; writes
+   * [rows of the pass, heads * valueWidth] into `into`.
+   */
   async run(
     shape: AttentionShape,
     pool: KvPool,
-    part: AttentionRows,
+    pass: AttentionPass,
     inputs: { readonly queries: Float32Array; readonly sinks: Tensor | null },
     into: Float32Array,
   ): Promise<void> {
     const queryWidth = shape.heads * shape.keyWidth
-    for (const piece of piecesOf(shape, part)) {
-      const row = part.firstRow + piece.from
-      const queries = inputs.queries.subarray(row * queryWidth, (row + piece.rows) * queryWidth)
-      const feeds: Record<string, Tensor> = { queries: new Tensor('float32', queries, [1, piece.rows, queryWidth]), mask: piece.mask }
+    const width = shape.heads * shape.valueWidth
+    for (const piece of piecesOf(shape, pass)) {
+      const { firstRows, rows } = piece
+      const count = firstRows.length * rows
+      const feeds: Record<string, Tensor> = {
+        queries: new Tensor('float32', gatherRows(inputs.queries, firstRows, rows * queryWidth, queryWidth), [1, count, queryWidth]),
+        mask: piece.mask,
+      }
       if (inputs.sinks !== null) feeds['sink_scores'] = inputs.sinks
       for (const [e, extent] of piece.extents.entries()) {
         for (const [name, tensor] of pool.tensors(extent, e)) feeds[name] = tensor
       }
-      const session = await this.#session(shape, piece.extents.length)
+      const session = await this.#session(shape, piece)
       const { attention } = await session.run(feeds)
-      into.set(attention!.data as Float32Array, row * shape.heads * shape.valueWidth)
+      const numbers = attention!.data as Float32Array
+      for (const [i, row] of firstRows.entries()) into.set(numbers.subarray(i * rows * width, (i + 1) * rows * width), row * width)
     }
   }
 
@@ -75,27 +94,62 @@ export class WorkerAttention {
     this.#sessions.clear()
   }
 
-  #session(shape: AttentionShape, extents: number): Promise<InferenceSession> {
+  #session(shape: AttentionShape, piece: Piece): Promise<InferenceSession> {
     const { heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks } = shape
-    const key = [heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks, extents].join(' ')
+    const isStep = isStepOf(piece)
+    const key = [heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks, isStep, piece.extents.length].join(' ')
     let session = this.#sessions.get(key)
     if (session === undefined) {
-      session = createSession({ model: attentionGraph(shape, this.#type, extents), folder: '', threads: this.#threads })
+      const makeGraph = isStep ? stepAttentionGraph : attentionGraph
+      session = createSession({ model: makeGraph(shape, this.#type, piece.extents.length), folder: '', threads: this.#threads })
       this.#sessions.set(key, session)
     }
     return session
   }
 }
 
-function piecesOf(shape: AttentionShape, part: AttentionRows): readonly Piece[] {
+function isStepOf({ rows, firstRows, extents }: Piece): boolean {
+  return rows === 1 && firstRows.length === extents.length
+}
+
+/** `numbers` of the given rows, `length` from each on; not copied where there is one. */
+function gatherRows(numbers: Float32Array, firstRows: readonly number[], length: number, width: number): Float32Array {
+  const start = firstRows[0]! * width
+  if (firstRows.length === 1) return numbers.subarray(start, start + length)
+  const gathered = new Float32Array(firstRows.length * length)
+  for (const [i, row] of firstRows.entries()) gathered.set(numbers.subarray(row * width, row * width + length), i * length)
+  return gathered
+}
+
+function piecesOf(shape: AttentionShape, { parts, plan }: AttentionPass): readonly Piece[] {
   const window = shape.window ?? 0
-  let pieces = part.plan.get(window)
-  if (pieces === undefined) part.plan.set(window, (pieces = cut(shape, part)))
+  let pieces = plan.get(window)
+  if (pieces === undefined) plan.set(window, (pieces = joinSteps(parts.flatMap((part) => cut(shape, part)))))
   return pieces
 }
 
+/** Puts sequences that go one step over as many blocks into one run. */
+function joinSteps(pieces: readonly Piece[]): Piece[] {
+  const joined = pieces.filter((piece) => !isStepOf(piece))
+  const byBlocks = Map.groupBy(pieces.filter(isStepOf), ({ extents }) => extents[0]!.blocks)
+  for (const [blocks, steps] of byBlocks) {
+    for (let from = 0; from < steps.length; from += MAX_SEQUENCES) {
+      const some = steps.slice(from, from + MAX_SEQUENCES)
+      const mask = new Float32Array(some.length * blocks * BLOCK_TOKENS)
+      for (const [i, step] of some.entries()) mask.set(step.mask.data as Float32Array, i * blocks * BLOCK_TOKENS)
+      joined.push({
+        firstRows: some.flatMap(({ firstRows }) => firstRows),
+        rows: 1,
+        extents: some.flatMap(({ extents }) => extents),
+        mask: new Tensor('float32', mask, [some.length, blocks, 1, 1, BLOCK_TOKENS]),
+      })
+    }
+  }
+  return joined
+}
+
 /** Cuts rows into runs of bounded memory; each reads only the blocks that its rows see. */
-function cut(shape: AttentionShape, { rows, past, table }: AttentionRows): Piece[] {
+function cut(shape: AttentionShape, { firstRow, rows, past, table }: AttentionRows): Piece[] {
   const perRow = shape.heads * (past + rows) * FLOAT_BYTES
   const most = Math.max(MIN_ROWS, Math.floor(MAX_SCORE_BYTES / perRow))
   const pieces: Piece[] = []
@@ -106,7 +160,7 @@ function cut(shape: AttentionShape, { rows, past, table }: AttentionRows): Piece
     const firstBlock = Math.floor(seenFrom / BLOCK_TOKENS)
     const endBlock = Math.ceil((first + count) / BLOCK_TOKENS)
     pieces.push({
-      from,
+      firstRows: [firstRow + from],
       rows: count,
       extents: extentsOf(table.subarray(firstBlock, endBlock)),
       mask: maskOf(first, count, firstBlock, endBlock, shape.window),

@@ -9,7 +9,7 @@ import { passMemory, type PassMemory } from './pass-memory.ts'
 import { Rope } from './rope.ts'
 import { createSession } from './session.ts'
 import { WorkerAttention } from './worker-attention.ts'
-import type { AttentionRows } from './worker-attention.ts'
+import type { AttentionPass } from './worker-attention.ts'
 import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
 
 interface Layer {
@@ -23,7 +23,7 @@ interface Layer {
 interface RunningPass {
   readonly memory: PassMemory
   readonly rows: number
-  readonly segments: readonly AttentionRows[]
+  readonly attention: AttentionPass
   /** Inputs that stay the same in all layers. */
   readonly feeds: Readonly<Record<'moe' | 'cos' | 'sin', Tensor>>
   h: Tensor
@@ -78,20 +78,20 @@ export class WorkerTrunk {
     const sin = new Float32Array(rows * half)
     let firstRow = 0
     let highest = 0
-    const segments = start.segments.map(({ past, tokens: own, table }) => {
+    const parts = start.segments.map(({ past, tokens: own, table }) => {
       const rotations = this.#rope.rotations(past, own.length)
       cos.set(rotations.cos, firstRow * half)
       sin.set(rotations.sin, firstRow * half)
       for (const block of table) highest = Math.max(highest, block)
-      const segment = { firstRow, rows: own.length, past, table, plan: new Map() }
+      const part = { firstRow, rows: own.length, past, table }
       firstRow += own.length
-      return segment
+      return part
     })
     for (const { kv } of this.#layers) kv.grow(highest + 1)
     this.#passes.set(pass, {
       memory: views,
       rows,
-      segments,
+      attention: { parts, plan: new Map() },
       h: new Tensor('float32', this.#embedding.rows(tokens), [1, rows, hiddenSize]),
       feeds: {
         moe: new Tensor('float32', views.moe, [1, rows, hiddenSize]),
@@ -114,10 +114,8 @@ export class WorkerTrunk {
     const vectors = [out['new_k'], out['new_v']].flatMap((tensor) => (tensor === undefined ? [] : [tensor.data as Float32Array]))
     const inputs = { queries: out['queries']!.data as Float32Array, sinks: out['sink_scores'] ?? null }
     const attended = new Float32Array(pass.rows * shape.heads * shape.valueWidth)
-    for (const segment of pass.segments) {
-      kv.write(segment.table, segment.past, segment.rows, vectors, segment.firstRow)
-      await this.#attention.run(shape, kv, segment, inputs, attended)
-    }
+    for (const { table, past, rows, firstRow } of pass.attention.parts) kv.write(table, past, rows, vectors, firstRow)
+    await this.#attention.run(shape, kv, pass.attention, inputs, attended)
     const attention = new Tensor('float32', attended, [1, pass.rows, shape.heads * shape.valueWidth])
     const { h2, x, weights, experts } = await after.run({ h1: out['h1']!, attention })
     pass.h = h2!

@@ -92,7 +92,7 @@ async function attend(
     pool.write(table, 0, past + rows, vectors, 0)
     const into = new Float32Array(rows * shape.heads * shape.valueWidth)
     const sinks = shape.sinks ? new Tensor('float32', sequence.sinks, [shape.heads]) : null
-    await attention.run(shape, pool, { firstRow: 0, rows, past, table, plan: new Map() }, { queries: sequence.queries, sinks }, into)
+    await attention.run(shape, pool, { parts: [{ firstRow: 0, rows, past, table }], plan: new Map() }, { queries: sequence.queries, sinks }, into)
     return into
   } finally {
     await attention.close()
@@ -134,3 +134,41 @@ test('what another sequence left in a block, even NaN, does not show', async () 
     assert.deepEqual(await attend(GROUPED, type, sequence, place, pool), await attend(GROUPED, type, sequence, place))
   }
 })
+
+for (const [name, shape] of Object.entries(SHAPES)) {
+  test(`${name}: sequences that go a step together get the bits that each gets alone`, async () => {
+    for (const type of ['f32', 'q8'] as const) {
+      const pool = new KvPool(shape, type, 16)
+      pool.grow(16)
+      // Two over three blocks, one over scattered blocks, one over a single block, and a prompt between them.
+      const places = [
+        { past: 150, rows: 1, table: [0, 1, 2] },
+        { past: 100, rows: 5, table: [11, 12] },
+        { past: 129, rows: 1, table: [3, 4, 5] },
+        { past: 140, rows: 1, table: [8, 6, 9] },
+        { past: 10, rows: 1, table: [7] },
+      ]
+      const all = sequenceOf(shape, 700, 9)
+      const attention = new WorkerAttention({ type, maxBlocks: 16, threads: 1 })
+      const vectors = shape.valuesAreKeys ? [all.keys] : [all.keys, all.values]
+      let firstRow = 0
+      let firstToken = 0
+      const parts = places.map(({ past, rows, table }) => {
+        pool.write(Int32Array.from(table), 0, past + rows, vectors, firstToken)
+        const part = { firstRow, rows, past, table: Int32Array.from(table) }
+        firstRow += rows
+        firstToken += past + rows
+        return part
+      })
+      const sinks = shape.sinks ? new Tensor('float32', all.sinks, [shape.heads]) : null
+      const inputs = { queries: all.queries, sinks }
+      const together = new Float32Array(9 * shape.heads * shape.valueWidth)
+      const alone = new Float32Array(together.length)
+      await attention.run(shape, pool, { parts, plan: new Map() }, inputs, together)
+      for (const part of parts) await attention.run(shape, pool, { parts: [part], plan: new Map() }, inputs, alone)
+      await attention.close()
+      assert.deepEqual(together, alone)
+      assert.ok(together.every((value) => value !== 0))
+    }
+  })
+}
