@@ -92,7 +92,13 @@ async function attend(
     pool.write(table, 0, past + rows, vectors, 0)
     const into = new Float32Array(rows * shape.heads * shape.valueWidth)
     const sinks = shape.sinks ? new Tensor('float32', sequence.sinks, [shape.heads]) : null
-    await attention.run(shape, pool, { parts: [{ firstRow: 0, rows, past, table }], plan: new Map() }, { queries: sequence.queries, sinks }, into)
+    await attention.run(
+      shape,
+      pool,
+      { parts: [{ firstRow: 0, rows, past, table }], plan: new Map() },
+      { queries: sequence.queries, sinks },
+      into,
+    )
     return into
   } finally {
     await attention.close()
