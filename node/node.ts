@@ -45,6 +45,8 @@ import { NetworkReporter } from './net/network-report.ts'
 import { ProviderRecords } from './net/provider-records.ts'
 import { Rejoiner } from './net/rejoiner.ts'
 import { Relaying } from './net/relaying.ts'
+import { RoutingTableKeeper } from './net/routing-table-keeper.ts'
+import type { DhtTable } from './net/routing-table-keeper.ts'
 import { repeat } from './repeat.ts'
 import { CostModel } from './router/cost-model.ts'
 import { chooseShards } from './router/shard-choice.ts'
@@ -265,6 +267,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     await life.start('relaying', relaying)
     const watch = new LinkWatch({ mesh, onBadRelay: (relay) => relaying.leave(relay), log: info })
     await life.start('link watch', watch)
+    await life.start('routing table', new RoutingTableKeeper({ mesh, dht: mesh.services.dht as unknown as DhtTable }))
     const rejoiner = new Rejoiner({ mesh, bootstrap: config.bootstrap, log: info })
     await life.start('rejoiner', rejoiner)
     const replication = createLedgerReplication({ ledger, libp2p: mesh, pubsub: mesh.services.pubsub })

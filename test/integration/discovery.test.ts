@@ -1,7 +1,11 @@
 /** How nodes learn of each other: provider records in the DHT, holdings and counts in the ledger. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { PeerId } from '@libp2p/interface'
+import { RoutingTableKeeper } from '../../node/net/routing-table-keeper.ts'
+import type { DhtTable } from '../../node/net/routing-table-keeper.ts'
 import type { SkeinNode } from '../../node/node.ts'
+import { startBarePeer } from '../helpers/bare-peer.ts'
 import { startNewcomer } from '../helpers/newcomer.ts'
 import { ask, createSwarm, shareOf, untilReady } from '../helpers/swarm.ts'
 import { until } from '../helpers/until.ts'
@@ -107,3 +111,26 @@ function heldBy(node: SkeinNode): number {
 function announced(node: SkeinNode, peer: string): number {
   return node.status().peers.find((entry) => entry.peer === peer)?.experts ?? 0
 }
+
+test(
+  'a peer that the routing table has lost comes back into it, and others find its address there again',
+  { timeout: 60_000 },
+  async (t) => {
+    const swarm = 'routing-table'
+    const known = await startBarePeer(t, { swarm, connectTo: [] })
+    const addresses = known.mesh.getMultiaddrs().map(String)
+    const lost = await startBarePeer(t, { swarm, connectTo: addresses })
+    const newcomer = await startBarePeer(t, { swarm, connectTo: addresses })
+    const table = known.mesh.services.dht as unknown as DhtTable & {
+      readonly routingTable: { remove(peer: PeerId): Promise<void> }
+    }
+    const isListed = async (): Promise<boolean> => (await table.routingTable.find(lost.mesh.peerId)) !== undefined
+    await until(isListed, { what: 'the peer is in the table' })
+    await table.routingTable.remove(lost.mesh.peerId)
+    assert.equal(await isListed(), false)
+    await new RoutingTableKeeper({ mesh: known.mesh, dht: table }).mend()
+    assert.equal(await isListed(), true)
+    const dial = (): Promise<unknown> => newcomer.mesh.dial(lost.mesh.peerId, { signal: AbortSignal.timeout(5_000) }).catch(() => null)
+    await until(async () => (await dial()) !== null, { what: 'a connection to a peer of which only the id was known' })
+  },
+)
