@@ -16,6 +16,8 @@ export interface PairInit {
   readonly storeDir: string
   /** How long to wait for a direct link. */
   readonly directWithinMs: number
+  /** More settings of the nodes behind routers. */
+  readonly flags?: readonly string[]
 }
 
 /** What one run of a pair showed. */
@@ -24,7 +26,7 @@ export interface PairResult {
   readonly firstAnswerMs: number
   /** From the newcomer's start to the first connection with the host, whatever carries it. */
   readonly connectedMs: number
-  /** What carries calls at the end, in the order in which it came: `relay`, `quic`, `tcp`. */
+  /** What carries calls at the end, in the order in which it came: `relay`, `quic`, `tcp`, `webrtc`. */
   readonly links: readonly string[]
   /** From the first connection to the first direct one; null when it stayed relayed. */
   readonly directMs: number | null
@@ -61,11 +63,11 @@ export async function runPair(init: PairInit): Promise<PairResult> {
       const node = await start(`p${(i + 1) as 1 | 2}`, '/ip4/0.0.0.0/tcp/4115', ['--host', 'none'])
       bootstrap.push(`${address}/p2p/${node.daemon.peer}`)
     }
-    const b = await start('b', '/ip4/0.0.0.0/tcp/4115', ['--host', 'all'])
+    const b = await start('b', '/ip4/0.0.0.0/tcp/4115', ['--host', 'all', ...(init.flags ?? [])])
     if (init.b.nat !== 'open') await b.until((status) => status.relay.using.length > 0, 'a reservation', READY_MS)
 
     const startedAt = Date.now()
-    const a = await start('a', '/ip4/0.0.0.0/tcp/4115', ['--host', 'none'])
+    const a = await start('a', '/ip4/0.0.0.0/tcp/4115', ['--host', 'none', ...(init.flags ?? [])])
     await a.until((status) => status.ready, 'coverage', READY_MS)
     const first = await a.ask(PROMPT, FIRST_TOKENS)
     const firstAnswerMs = Date.now() - startedAt
