@@ -10,6 +10,7 @@ import { PeerConnection } from 'node-datachannel'
 import { linkKind } from '../../node/net/link-kind.ts'
 import { isRelayed } from '../../node/net/relay-desk.ts'
 import { releaseLibrary, useLibrary } from '../../node/net/webrtc/library.ts'
+import { SIGNALING_PROTOCOL } from '../../node/net/webrtc/transport.ts'
 import { openGate, PrivateGate } from '../../node/swarm/gatekeeper.ts'
 import type { Gatekeeper } from '../../node/swarm/gatekeeper.ts'
 import { InviteBook } from '../../node/swarm/invite-book.ts'
@@ -158,6 +159,25 @@ test('text on a channel ends the channel, not the node', async (t) => {
   await until(() => stream.status !== 'open', { what: 'the channel is closed' })
   assert.ok((await guest.mesh.services.ping.ping(host.mesh.peerId, { signal: AbortSignal.timeout(5_000) })) >= 0)
   assert.notEqual(linkTo(guest, host), undefined)
+})
+
+test('signals that are malformed or end early leave no connection, and room for the next', async (t) => {
+  const { host, guest, relay, address } = await startPair(t)
+  const circuit = await guest.mesh.dial(multiaddr(`${relay.mesh.getMultiaddrs()[0]!.toString()}/p2p-circuit/p2p/${host.peer}`))
+  const offer = (sdp: string): Uint8Array => {
+    const text = Buffer.from(sdp)
+    return Buffer.concat([Uint8Array.of(text.length + 4, 0x08, 0, 0x12, text.length), text])
+  }
+  // More than may be under way at once.
+  for (const bytes of [[], [0xff, 0xff, 0xff, 0xff, 0x7f], [3, 1, 2, 3], [2, 0x08, 9], ...Array.from({ length: 8 }, () => offer('v=0'))]) {
+    const stream = await circuit.newStream(SIGNALING_PROTOCOL, { signal: AbortSignal.timeout(10_000) })
+    stream.send(Uint8Array.from(bytes))
+    await stream.close({ signal: AbortSignal.timeout(10_000) })
+    await until(() => stream.status !== 'open', { what: 'the host gives up' })
+  }
+  assert.equal(linkTo(host, guest), undefined)
+  const connection = await guest.mesh.dial(multiaddr(address), { signal: AbortSignal.timeout(10_000) })
+  assert.equal(linkKind(connection), 'webrtc')
 })
 
 test('ICE understands what a reflector of the swarm says', async (t) => {
