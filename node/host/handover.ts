@@ -38,6 +38,7 @@ const POLL_MS = 100
 export class Handover {
   readonly #components: HandoverComponents
   readonly #timeoutMs: number
+  #isLeaving = false
   #room: { readonly at: number; readonly bytes: number } | null = null
 
   constructor(components: HandoverComponents, init: HandoverInit) {
@@ -72,7 +73,8 @@ export class Handover {
       await hosting.release(model, shard)
       return true
     }
-    hosting.stay(model, cids)
+    // Nothing stays of a node that goes.
+    if (!this.#isLeaving) hosting.stay(model, cids)
     return false
   }
 
@@ -90,6 +92,7 @@ export class Handover {
     }
     const isServed = (): boolean => alone().length === 0
     if (held.length === 0 || this.#timeoutMs === 0 || (!isServed() && !canBeTaken())) return
+    this.#isLeaving = true
     const startedAt = performance.now()
     log('handover.begun', { shards: held.length, alone: alone().length })
     for (const { id } of hosting.models) hosting.leave(id, new Set(held.map(({ shard }) => shard.cid)))

@@ -107,6 +107,19 @@ test('hosts that leave, or are gone, or whose room is what only they serve are n
   assert.deepEqual(states(), ['leaving', 'leaving'])
 })
 
+test('a shard that was being given up when the node leaves does not stay', async (t) => {
+  const { handover, id, first, second, see, states } = await setUp(t)
+  see('has room', [second], 1e9)
+  const stopping = new AbortController()
+  const givingUp = handover.giveUp(id, first, { need: 1, signal: stopping.signal })
+  stopping.abort(new Error('placement stops'))
+  const leaving = handover.leave(NEVER)
+  assert.equal(await givingUp, false)
+  assert.deepEqual(states(), ['leaving', 'leaving'])
+  see('has room', [first, second], 1e9)
+  await leaving
+})
+
 test('the wait ends with its time, and with the signal', async (t) => {
   const { handover, see, events } = await setUp(t, 1_000)
   see('never takes anything', [], 1e9)
