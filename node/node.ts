@@ -32,6 +32,7 @@ import { Lifecycle } from './lifecycle.ts'
 import { Log } from './log.ts'
 import { createBlobStore } from './model/blob-store.ts'
 import { registerNodeMetrics } from './metrics.ts'
+import { DirectDialer } from './net/direct-dialer.ts'
 import { ExpertLinks } from './net/expert-links.ts'
 import { Greeter } from './net/greeter.ts'
 import { LinkWatch } from './net/link-watch.ts'
@@ -47,6 +48,7 @@ import { Rejoiner } from './net/rejoiner.ts'
 import { Relaying } from './net/relaying.ts'
 import { RoutingTableKeeper } from './net/routing-table-keeper.ts'
 import type { DhtTable } from './net/routing-table-keeper.ts'
+import { routingOf } from './net/swarm-dht.ts'
 import { repeat } from './repeat.ts'
 import { CostModel } from './router/cost-model.ts'
 import { chooseShards } from './router/shard-choice.ts'
@@ -144,7 +146,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       { swarm: gate.swarm.id, storeFile: join(config.dataDir, 'ledger.bin'), heatHalfLifeMs: config.heatHalfLifeMs },
     )
     const records = new ProviderRecords({
-      routing: mesh.contentRouting,
+      routing: routingOf(mesh.services.dht),
       // A record of a node without addresses, as one is that waits for its first relay, would lead nobody to it.
       peers: () => (mesh.getMultiaddrs().length > 0 ? mesh.getPeers().length : 0),
       log: debug,
@@ -261,6 +263,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       const punchKeeper = new PunchKeeper({ mesh, puncher, log: info })
       await life.start('punch keeper', punchKeeper)
     }
+    const directDialer = new DirectDialer({ mesh, log: info })
+    await life.start('direct dialer', directDialer)
     await startMesh(mesh, config.listen)
     await life.start('records', records)
     const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: gate.swarm.id })

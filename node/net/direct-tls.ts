@@ -1,5 +1,6 @@
 import { Socket } from 'node:net'
-import { connect, TLSSocket } from 'node:tls'
+import { connect, createSecureContext, TLSSocket } from 'node:tls'
+import type { SecureContext } from 'node:tls'
 import { InvalidCryptoExchangeError } from '@libp2p/interface'
 import type { ConnectionEncrypter, MessageStream, SecureConnectionOptions, SecuredConnection, StreamMuxerFactory } from '@libp2p/interface'
 import { tls } from '@libp2p/tls'
@@ -11,6 +12,7 @@ const NO_EARLY_MUXER = 'libp2p'
 
 interface Handshake {
   readonly components: TLSComponents
+  readonly context: SecureContext
   /** libp2p's view of the socket. */
   readonly connection: MessageStream
   readonly socket: Socket
@@ -21,7 +23,8 @@ interface Handshake {
 /**
  * libp2p's TLS with Node's TLS right on the TCP socket. `@libp2p/tls` 3.1.10 puts three streams in JavaScript between the two, which is
  * a third of the CPU time of a small message. The handshake and the bytes on the wire are the same; connections that have no TCP socket
- * of their own are left to the library.
+ * of their own are left to the library. A node shows the same certificate on all its connections, as go-libp2p does, since making one costs
+ * more than the rest of a handshake.
  */
 export function directTls(): (components: TLSComponents) => ConnectionEncrypter {
   const create = tls()
@@ -29,16 +32,25 @@ export function directTls(): (components: TLSComponents) => ConnectionEncrypter 
     const library = create(components)
     const inbound = library.secureInbound.bind(library)
     const outbound = library.secureOutbound.bind(library)
+    let own: Promise<SecureContext> | null = null
+    const direct = async (connection: MessageStream, socket: Socket, isServer: boolean, options: SecureConnectionOptions) => {
+      own ??= ownContext(components)
+      return await secure({ components, context: await own, connection, socket, isServer, options })
+    }
     library.secureInbound = (connection, options = {}) => {
       const socket = socketOf(connection)
-      return socket === null ? inbound(connection, options) : secure({ components, connection, socket, isServer: true, options })
+      return socket === null ? inbound(connection, options) : direct(connection, socket, true, options)
     }
     library.secureOutbound = (connection, options = {}) => {
       const socket = socketOf(connection)
-      return socket === null ? outbound(connection, options) : secure({ components, connection, socket, isServer: false, options })
+      return socket === null ? outbound(connection, options) : direct(connection, socket, false, options)
     }
     return library
   }
+}
+
+async function ownContext({ privateKey }: TLSComponents): Promise<SecureContext> {
+  return createSecureContext({ ...(await generateCertificate(privateKey)), minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' })
 }
 
 /** The TCP socket on which libp2p's connection rests, which the TCP transport keeps as `socket`; null for any other connection. */
@@ -48,13 +60,12 @@ function socketOf(connection: MessageStream): Socket | null {
 }
 
 /** Rejects, and aborts the connection, when the peer is not who it should be, ends the handshake, or `signal` fires. */
-async function secure({ components, connection, socket, isServer, options }: Handshake): Promise<SecuredConnection> {
+async function secure({ components, context, connection, socket, isServer, options }: Handshake): Promise<SecuredConnection> {
   const { signal, remotePeer: expectedPeer } = options
   const early = options.skipStreamMuxerNegotiation !== true
   const muxers = early ? components.upgrader.getStreamMuxers() : new Map<string, StreamMuxerFactory>()
-  const certificate = await generateCertificate(components.privateKey, options)
   // Peers sign their own certificates: `verifyPeerCertificate` checks what libp2p put into them.
-  const common = { ...certificate, rejectUnauthorized: false, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const
+  const common = { secureContext: context, rejectUnauthorized: false } as const
   takeBytes(connection, socket)
   const secured = isServer
     ? new TLSSocket(socket, {

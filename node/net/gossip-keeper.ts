@@ -1,9 +1,10 @@
-import type { Connection, PeerId, PeerStore, Topology } from '@libp2p/interface'
+import type { PeerId, PeerStore, Topology } from '@libp2p/interface'
+import type { ConnectionManager } from '@libp2p/interface-internal'
 import { repeat } from '../repeat.ts'
 import { bestConnection } from './link-kind.ts'
 
 export interface GossipKeeperComponents {
-  readonly connectionManager: { getConnections(): Connection[] }
+  readonly connectionManager: Pick<ConnectionManager, 'getConnections' | 'getConnectionsMap'>
   /** By it gossip learns of peers; nothing else makes it open a stream. */
   readonly registrar: { getTopologies(protocol: string): Topology[] }
   readonly peerStore: Pick<PeerStore, 'get'>
@@ -47,6 +48,8 @@ export class GossipKeeper {
   }
 
   async #mend(): Promise<void> {
+    // As many streams as peers, for nearly all of the time.
+    if (this.#gossip.streamsOutbound.size >= this.#components.connectionManager.getConnectionsMap().size) return
     const byPeer = Map.groupBy(this.#components.connectionManager.getConnections(), ({ remotePeer }) => remotePeer.toString())
     for (const peer of this.#askedAt.keys()) if (!byPeer.has(peer)) this.#askedAt.delete(peer)
     for (const [peer, connections] of byPeer) {

@@ -7,28 +7,50 @@ import { ConfigError } from '../errors.ts'
 /** Where `@libp2p/kad-dht` 16.4.5 keeps provider records, as `<prefix>/<multihash>/<peer>`. */
 const PROVIDERS = '/dht/provider'
 
+/** Entries kept in memory, some hundred bytes each: those of the peers that a node deals with. */
+const MAX_RECENT = 512
+/** LevelDB's own are 8 MiB and 4 MiB, for databases that hold more than a few hundred peers. */
+const LEVEL_OPTIONS = Object.freeze({ cacheSize: 512 * 1024, writeBufferSize: 512 * 1024 })
+
 /**
- * What libp2p remembers on disk: peers and DHT records. libp2p goes on looking up and storing what it learns of peers while it stops and
- * does not await it, so after `close` nothing is found and nothing is kept: errors would come back as rejections that nobody can handle.
+ * What libp2p remembers on disk: peers and DHT records. It looks up the same few peers thousands of times a minute, so what was read or
+ * written lately is kept in memory.
+ *
+ * libp2p goes on looking up and storing what it learns of peers while it stops and does not await it, so after `close` nothing is found and
+ * nothing is kept: errors would come back as rejections that nobody can handle.
  */
 export class MeshDatastore extends LevelDatastore {
+  /** Null for what is known not to be there; the one used last comes last. */
+  readonly #recent = new Map<string, Uint8Array | null>()
+  #writes = 0
   #isClosed = false
+
+  constructor(dir: string) {
+    super(dir, LEVEL_OPTIONS)
+  }
 
   override async get(key: Key, options?: Parameters<LevelDatastore['get']>[1]): Promise<Uint8Array> {
     if (this.#isClosed) throw new NotFoundError('the datastore is closed')
-    return await super.get(key, options)
+    const value = await this.#look(key, options)
+    if (value === null) throw new NotFoundError(`${key.toString()} is not in the datastore`)
+    return value
   }
 
   override async has(key: Key, options?: Parameters<LevelDatastore['has']>[1]): Promise<boolean> {
-    return !this.#isClosed && (await super.has(key, options))
+    return !this.#isClosed && (await this.#look(key, options)) !== null
   }
 
   override async put(key: Key, value: Uint8Array, options?: Parameters<LevelDatastore['put']>[2]): Promise<Key> {
-    return this.#isClosed ? key : await super.put(key, value, options)
+    if (this.#isClosed) return key
+    await super.put(key, value, options)
+    this.#wrote(key, value)
+    return key
   }
 
   override async delete(key: Key, options?: Parameters<LevelDatastore['delete']>[1]): Promise<void> {
-    if (!this.#isClosed) await super.delete(key, options)
+    if (this.#isClosed) return
+    await super.delete(key, options)
+    this.#wrote(key, null)
   }
 
   /** Forgets what the peer, this node, provided in former runs: the DHT would announce it for ever, held or not. */
@@ -42,6 +64,37 @@ export class MeshDatastore extends LevelDatastore {
     if (this.#isClosed) return
     this.#isClosed = true
     await super.close()
+  }
+
+  async #look(key: Key, options: Parameters<LevelDatastore['get']>[1]): Promise<Uint8Array | null> {
+    const known = this.#recent.get(key.toString())
+    if (known !== undefined) {
+      this.#remember(key, known)
+      return known
+    }
+    const writes = this.#writes
+    let value: Uint8Array | null
+    try {
+      value = await super.get(key, options)
+    } catch (error) {
+      if ((error as Error).name !== 'NotFoundError') throw error
+      value = null
+    }
+    // It may have been read before something was written.
+    if (writes === this.#writes) this.#remember(key, value)
+    return value
+  }
+
+  #wrote(key: Key, value: Uint8Array | null): void {
+    this.#writes++
+    this.#remember(key, value)
+  }
+
+  #remember(key: Key, value: Uint8Array | null): void {
+    const name = key.toString()
+    this.#recent.delete(name)
+    this.#recent.set(name, value)
+    if (this.#recent.size > MAX_RECENT) this.#recent.delete(this.#recent.keys().next().value!)
   }
 }
 

@@ -5,8 +5,6 @@ import type { GossipSub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
 import type { Identify, IdentifyPush } from '@libp2p/identify'
 import type { Ed25519PrivateKey, Libp2p } from '@libp2p/interface'
-import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
-import type { KadDHT } from '@libp2p/kad-dht'
 import { mdns } from '@libp2p/mdns'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
@@ -31,13 +29,15 @@ import type { Reachability } from './reachability.ts'
 import { askedRelays, RelayDesk, WANTED_RELAYS } from './relay-desk.ts'
 import { relayServer } from './relay-server.ts'
 import type { RelayQuota, RelayServer } from './relay-server.ts'
+import { swarmDht } from './swarm-dht.ts'
+import type { SwarmDht } from './swarm-dht.ts'
 import { moreTransports } from './transports.ts'
 
 export type MeshServices = {
   identify: Identify
   identifyPush: IdentifyPush
   ping: Ping
-  dht: KadDHT
+  dht: SwarmDht
   pubsub: GossipSub
   autoNAT: unknown
   membership: Membership
@@ -78,9 +78,6 @@ const REMEMBER_MS = 30 * 24 * 3600 * 1000
 const MAX_STREAM_WINDOW_BYTES = 4 * 1024 * 1024
 /** libp2p waits a second before it dials the bootstrap peers; by then they could have answered. */
 const BOOTSTRAP_DELAY_MS = 50
-/** A crashed host's provider records go stale: they live this long and are renewed at half-time. */
-const PROVIDER_VALIDITY_MS = 60 * 60 * 1000
-const REPROVIDE_INTERVAL_MS = 10 * 60 * 1000
 
 /** Each stands for one reservation that may be held; without any held it is no address. */
 const RELAY_LISTENERS: readonly string[] = Array.from({ length: WANTED_RELAYS }, () => '/p2p-circuit')
@@ -114,15 +111,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       identify: identify(),
       identifyPush: identifyPush(),
       ping: ping(),
-      dht: kadDHT({
-        protocol: dhtProtocol(swarm),
-        // Private addresses are kept: a swarm may live in one house.
-        peerInfoMapper: passthroughMapper,
-        clientMode: false,
-        allowQueryWithZeroPeers: true,
-        initialQuerySelfInterval: 500,
-        reprovide: { validity: PROVIDER_VALIDITY_MS, threshold: PROVIDER_VALIDITY_MS / 2, interval: REPROVIDE_INTERVAL_MS },
-      }),
+      dht: swarmDht(dhtProtocol(swarm)),
       membership: membership({ gate: init.gate, ...(init.onRefused === undefined ? {} : { onRefused: init.onRefused }) }),
       autoNAT: autoNATv2(),
       ...(init.upnp === true && init.listen.some((address) => !isLoopback(address)) ? { upnp: uPnPNAT() } : {}),

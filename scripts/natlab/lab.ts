@@ -11,6 +11,8 @@ export interface SideInit {
   /** A second router in front of the first, as with a provider's NAT. */
   readonly outerNat?: Exclude<NatKind, 'open'>
   readonly blockUdp?: boolean
+  /** The router forwards ports when a machine behind it asks (UPnP). */
+  readonly upnp?: boolean
   /** Also gives the host a global IPv6 address behind a stateful firewall. */
   readonly ipv6?: boolean
 }
@@ -27,6 +29,7 @@ export interface LabInit {
 
 export type HostName = 'a' | 'b' | `p${number}`
 
+const UPNP_ROUTER = fileURLToPath(new URL('./upnp-router.ts', import.meta.url))
 const SWITCH = fileURLToPath(new URL('./frame-switch.ts', import.meta.url))
 const PREFIX = 'skein-lab'
 const SWITCH_ADDRESS = '192.168.255.2'
@@ -42,7 +45,8 @@ let made = 0
 export class Lab {
   readonly #name = `${PREFIX}-${process.pid}-${++made}`
   readonly #spaces = new Set<string>()
-  #switch: ChildProcess | null = null
+  /** The switch, and what runs on routers. */
+  readonly #services: ChildProcess[] = []
   #reaper: ChildProcess | null = null
 
   private constructor() {}
@@ -69,9 +73,24 @@ export class Lab {
     return await command('ip', ['netns', 'exec', this.#space(host), program, ...args], input)
   }
 
+  /**
+   * Carries a host that has a router out of its home network, to where it has a public address and nothing between it and the internet;
+   * or back home. Its programs run on.
+   */
+  async move(host: 'a' | 'b', to: 'away' | 'home'): Promise<void> {
+    const index = host === 'a' ? 1 : 2
+    if (to === 'away') {
+      await this.#ip(host, 'link', 'set', 'eth0', 'down')
+      return await this.#wan(host, AWAY_PORTS + index, AWAY_PORTS + index)
+    }
+    await this.#ip(host, 'link', 'del', 'wan')
+    await this.#ip(host, 'link', 'set', 'eth0', 'up')
+    await this.#ip(host, 'route', 'add', 'default', 'via', `10.${index}.0.1`)
+  }
+
   /** Ends every process in the lab and removes it; never rejects. */
   async close(): Promise<void> {
-    this.#switch?.stdin?.end()
+    for (const service of this.#services) service.stdin?.end()
     const reaper = this.#reaper
     if (reaper === null) return
     this.#reaper = null
@@ -104,23 +123,24 @@ export class Lab {
       await this.#wan(`p${i}`, i, i)
       delays.push(`${i}=${init.publicDelayMs ?? init.delayMs}`)
     }
-    for (const [side, index] of [
-      ['a', 1],
-      ['b', 2],
-    ] as const) {
+    for (const [side, index] of SIDES) {
       await this.#side(side, index, init[side])
-      delays.push(`${SIDE_PORTS + index}=${init.delayMs}`)
+      delays.push(`${SIDE_PORTS + index}=${init.delayMs}`, `${AWAY_PORTS + index}=${init.delayMs}`)
     }
-    await this.#startSwitch(delays)
+    await this.#serve('switch', SWITCH, [SWITCH_ADDRESS, KERNEL_ADDRESS, ...delays])
+    for (const [side, index] of SIDES) {
+      if (init[side].upnp === true) await this.#serve(`n${side}`, UPNP_ROUTER, [`10.${index}.0.1`, `52.0.0.${SIDE_PORTS + index}`])
+    }
   }
 
-  async #startSwitch(delays: readonly string[]): Promise<void> {
-    const args = ['netns', 'exec', this.#space('switch'), process.execPath, SWITCH, SWITCH_ADDRESS, KERNEL_ADDRESS, ...delays]
-    const child = spawn('ip', args, { stdio: ['pipe', 'pipe', 'inherit'] })
-    this.#switch = child
+  /** Runs a program of the lab until its end; resolves when it is up. */
+  async #serve(space: string, program: string, args: readonly string[]): Promise<void> {
+    const words = ['netns', 'exec', this.#space(space), process.execPath, program, ...args]
+    const child = spawn('ip', words, { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#services.push(child)
     await new Promise<void>((resolve, reject) => {
       child.stdout.once('data', () => resolve())
-      child.once('exit', (code) => reject(new Error(`the lab's switch ended with ${code}`)))
+      child.once('exit', (code) => reject(new Error(`${program} ended with ${code}`)))
     })
   }
 
@@ -204,8 +224,14 @@ export class Lab {
   }
 }
 
+const SIDES = [
+  ['a', 1],
+  ['b', 2],
+] as const
 /** Ports of the switch above it belong to the sides, those below to public machines. */
 const SIDE_PORTS = 10
+/** Ports of the switch above it are for hosts that left their home network. */
+const AWAY_PORTS = 20
 
 /** Shell words that end all processes in the namespaces that begin so, and remove these. */
 function removal(prefix: string): string {

@@ -33,6 +33,8 @@ export interface PairResult {
   readonly tokensPerSecondBefore: number
   readonly tokensPerSecondAfter: number
   readonly retried: number
+  /** Whether the host counted as publicly reachable at the end. */
+  readonly isHostPublic: boolean
 }
 
 const PROMPT = 'Tell me a story about a dog.'
@@ -88,6 +90,7 @@ export async function runPair(init: PairInit): Promise<PairResult> {
       directMs: direct === undefined ? null : direct.at - opened.at,
       tokensPerSecondBefore: rate(first),
       tokensPerSecondAfter: rate(settled),
+      isHostPublic: (await b.status()).relay.reach === 'public',
       retried: first.report.calls.retried + settled.report.calls.retried,
     }
   } finally {

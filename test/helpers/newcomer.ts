@@ -12,6 +12,7 @@ import { createBlobStore } from '../../node/model/blob-store.ts'
 import { ProviderRecords } from '../../node/net/provider-records.ts'
 import { CostModel } from '../../node/router/cost-model.ts'
 import { NO_PRIOR } from '../../node/router/host-estimate.ts'
+import { routingOf } from '../../node/net/swarm-dht.ts'
 import { openServedModels } from '../../node/served-model.ts'
 import { startBarePeer } from './bare-peer.ts'
 import type { BarePeer } from './bare-peer.ts'
@@ -49,7 +50,7 @@ export async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: re
   const log = (event: string, fields: Record<string, unknown>): void => {
     if (event === 'dht.found') found.push(Number(fields['providers']))
   }
-  const records = new ProviderRecords({ routing: mesh.contentRouting, peers: () => mesh.getPeers().length, log })
+  const records = new ProviderRecords({ routing: routingOf(mesh.services.dht), peers: () => mesh.getPeers().length, log })
   const keeper = new LinkKeeper({ links, holders, costs, records, announcers: () => [], onUnreachable: () => {}, log }, models)
   const dispatcher = new Dispatcher({
     links,

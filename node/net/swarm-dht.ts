@@ -1,0 +1,69 @@
+import { contentRoutingSymbol } from '@libp2p/interface'
+import type { ContentRouting, PeerInfo } from '@libp2p/interface'
+import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
+import type { KadDHT, KadDHTComponents } from '@libp2p/kad-dht'
+
+/** A crashed host's provider records go stale: they live this long. `ProviderRecords` renews this node's own earlier. */
+const PROVIDER_VALIDITY_MS = 60 * 60 * 1000
+const REPROVIDE_INTERVAL_MS = 10 * 60 * 1000
+/**
+ * Requests of one look-up under way: this many on each of as many paths, which share no peer. The peers asked first are the closest to
+ * the key, so the first few mostly know; libp2p would ask 20 at once and have as many answers, with 20 peers each, to digest.
+ */
+const PARALLEL = 3
+/** A peer that does not answer holds up its place in a look-up for so long. */
+const MIN_REQUEST_TIMEOUT_MS = 3_000
+/** New peers tried out at the same time, each by a connection and a ping: a look-up that names 20 must not delay the next one. */
+const PARALLEL_TRIALS = 2
+/** Peers of which it is remembered what was told of them, and for how long. */
+const MAX_TOLD = 2_048
+const TOLD_MS = 10 * 60 * 1000
+
+/** What libp2p sees of a DHT service. */
+export type SwarmDht = KadDHT & { readonly [contentRoutingSymbol]: ContentRouting }
+
+/** The Kademlia DHT of one swarm, in which every node is a server. */
+export function swarmDht(protocol: string): (components: KadDHTComponents) => SwarmDht {
+  const create = kadDHT({
+    protocol,
+    // Private addresses are kept: a swarm may live in one house.
+    peerInfoMapper: passthroughMapper,
+    clientMode: false,
+    allowQueryWithZeroPeers: true,
+    initialQuerySelfInterval: 500,
+    alpha: PARALLEL,
+    disjointPaths: PARALLEL,
+    networkDialTimeout: { minTimeout: MIN_REQUEST_TIMEOUT_MS },
+    pingNewContactConcurrency: PARALLEL_TRIALS,
+    pingOldContactConcurrency: PARALLEL_TRIALS,
+    reprovide: { validity: PROVIDER_VALIDITY_MS, threshold: PROVIDER_VALIDITY_MS / 2, interval: REPROVIDE_INTERVAL_MS },
+  })
+  return (components) => {
+    const dht = create(components) as SwarmDht & EventTarget
+    const isNew = newsFilter()
+    const dispatch = dht.dispatchEvent.bind(dht)
+    // Each answer names 20 peers. libp2p writes every one to its store, though nearly all were named a moment ago.
+    dht.dispatchEvent = (event) => event.type !== 'peer' || !isNew((event as CustomEvent<PeerInfo>).detail) || dispatch(event)
+    return dht
+  }
+}
+
+/** Tells whether a peer, with these addresses, was not named lately. */
+function newsFilter(): (peer: PeerInfo) => boolean {
+  const told = new Map<string, { readonly addresses: string; readonly at: number }>()
+  return ({ id, multiaddrs }) => {
+    const key = id.toString()
+    const addresses = multiaddrs.map(String).sort().join(' ')
+    const last = told.get(key)
+    if (last !== undefined && last.addresses === addresses && performance.now() - last.at < TOLD_MS) return false
+    told.delete(key)
+    told.set(key, { addresses, at: performance.now() })
+    if (told.size > MAX_TOLD) told.delete(told.keys().next().value!)
+    return true
+  }
+}
+
+/** The DHT's own content routing; libp2p's, which merges those of all services, goes on asking when nobody listens any more. */
+export function routingOf(dht: SwarmDht): ContentRouting {
+  return dht[contentRoutingSymbol]
+}
