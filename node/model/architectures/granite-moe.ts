@@ -1,10 +1,19 @@
 import { MODEL_LIMITS } from '../model-limits.ts'
-import { rowRange, sliceOf } from '../source-tensor.ts'
 import { SIZE_FIELDS } from './adapter.ts'
 import type { ArchitectureAdapter } from './adapter.ts'
 import { readCommonConfig, readExpertsPerToken, readGroupedAttention } from './common-config.ts'
 import { readRope } from './rope.ts'
-import { namedLayerWeights } from './tensor-names.ts'
+import { fusedExpert, hasFusedExperts, namedLayerWeights } from './tensor-names.ts'
+import type { FusedNames } from './tensor-names.ts'
+
+const PUBLISHED: FusedNames = Object.freeze({
+  gateUp: 'block_sparse_moe.input_linear.weight',
+  down: 'block_sparse_moe.output_linear.weight',
+})
+/** As transformers 5 holds them. */
+const HELD: FusedNames = Object.freeze({ gateUp: 'block_sparse_moe.experts.gate_up_proj', down: 'block_sparse_moe.experts.down_proj' })
+const publishedNames = namedLayerWeights({ router: 'block_sparse_moe.router.layer.weight' })
+const heldNames = namedLayerWeights({ router: 'block_sparse_moe.router.weight' })
 
 /** Granite 3 MoE: factors in four places; all experts of a layer in two tensors. */
 export const graniteMoe: ArchitectureAdapter = {
@@ -33,12 +42,6 @@ export const graniteMoe: ArchitectureAdapter = {
       eosTokenIds,
     }
   },
-  layerWeight: namedLayerWeights({ router: 'block_sparse_moe.router.layer.weight' }),
-  expertWeight: ({ tensors, config, layer, expert }, { name, shape }) => {
-    const { experts, expertSize, hiddenSize } = config
-    const prefix = `model.layers.${layer}.block_sparse_moe`
-    if (name === 'down') return sliceOf(tensors.get(`${prefix}.output_linear.weight`, [experts, ...shape]), expert)
-    const both = sliceOf(tensors.get(`${prefix}.input_linear.weight`, [experts, 2 * expertSize, hiddenSize]), expert)
-    return rowRange(both, name === 'gate' ? 0 : expertSize, expertSize)
-  },
+  layerWeight: (at, spec) => (hasFusedExperts(at, HELD) ? heldNames : publishedNames)(at, spec),
+  expertWeight: (at, { name }) => fusedExpert(at, name, hasFusedExperts(at, HELD) ? HELD : PUBLISHED),
 }

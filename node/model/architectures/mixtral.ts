@@ -6,7 +6,7 @@ import { readRope } from './rope.ts'
 import { hasFusedExperts, namedLayerWeights, routedExperts } from './tensor-names.ts'
 
 const publishedNames = namedLayerWeights({ router: 'block_sparse_moe.gate.weight' })
-const newerNames = namedLayerWeights()
+const heldNames = namedLayerWeights()
 
 /** Mixtral: no q/k norm; the softmax is taken over the chosen experts only, which equals renormalising. */
 export const mixtral: ArchitectureAdapter = {
@@ -31,7 +31,7 @@ export const mixtral: ArchitectureAdapter = {
       eosTokenIds,
     }
   },
-  // Where the experts are fused the router has its newer name as well.
-  layerWeight: (at, spec) => (hasFusedExperts(at) ? newerNames : publishedNames)(at, spec),
+  // Where the experts are as transformers 5 holds them, the router is too.
+  layerWeight: (at, spec) => (hasFusedExperts(at) ? heldNames : publishedNames)(at, spec),
   expertWeight: routedExperts('block_sparse_moe.experts', { gate: 'w1', up: 'w3', down: 'w2' }),
 }

@@ -14,7 +14,8 @@ export const qwen3Moe: ArchitectureAdapter = {
     const common = readCommonConfig(hf, { normEpsilon: 1e-6 })
     const attention = readGroupedAttention(hf, { qkNorm: 'head' })
     const { rope, maxContext } = readRope(hf, { theta: 10_000, size: attention.headDim })
-    const experts = hf.count('num_experts', MODEL_LIMITS.experts)
+    // transformers 5 saves it under the name that Mixtral has for it.
+    const experts = hf.count(hf.raw('num_local_experts') === undefined ? 'num_experts' : 'num_local_experts', MODEL_LIMITS.experts)
     return {
       ...common,
       architecture: 'Qwen3MoeForCausalLM',

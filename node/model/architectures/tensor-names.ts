@@ -39,13 +39,17 @@ export function namedLayerWeights(others: Readonly<Record<string, string>> = {})
   }
 }
 
-/** Where transformers 5 keeps all experts of a layer when it is told to save them as it holds them. */
-const FUSED_EXPERTS = 'mlp.experts'
+/** All experts of a layer in two tensors, [experts, 2 × size, hidden] with the gate's rows first and [experts, hidden, size]. */
+export interface FusedNames {
+  /** Below `model.layers.<layer>.` */
+  readonly gateUp: string
+  readonly down: string
+}
 
-/**
- * Experts with three matrices of their own, by default `mlp.experts.<expert>.{gate,up,down}_proj`, or all of a layer in two tensors:
- * `mlp.experts.gate_up_proj` [experts, 2 × size, hidden], the gate's rows first, and `mlp.experts.down_proj` [experts, hidden, size].
- */
+/** As transformers 5 holds them, and saves them when told not to go back to the published layout. */
+const HELD_EXPERTS: FusedNames = Object.freeze({ gateUp: 'mlp.experts.gate_up_proj', down: 'mlp.experts.down_proj' })
+
+/** Experts with three matrices of their own, by default `mlp.experts.<expert>.{gate,up,down}_proj`, or fused as transformers 5 holds them. */
 export function routedExperts(
   folder = 'mlp.experts',
   names: Readonly<Record<string, string>> = { gate: 'gate_proj', up: 'up_proj', down: 'down_proj' },
@@ -54,21 +58,20 @@ export function routedExperts(
     const { tensors, layer, expert } = at
     const tensor = names[name]
     if (tensor === undefined) throw new TypeError(`no tensor is known for ${name}`)
-    if (hasFusedExperts(at)) return fusedExpertWeight(at, name)
+    if (hasFusedExperts(at, HELD_EXPERTS)) return fusedExpert(at, name, HELD_EXPERTS)
     return tensors.get(`model.layers.${layer}.${folder}.${expert}.${tensor}.weight`, shape)
   }
 }
 
-/** Whether the layer's experts are kept as transformers 5 holds them. */
-export function hasFusedExperts({ tensors, layer }: LayerPlace): boolean {
-  const prefix = `model.layers.${layer}.${FUSED_EXPERTS}`
-  return tensors.has(`${prefix}.gate_up_proj`) || tensors.has(`${prefix}.down_proj`)
+/** Whether one of these is among the layer's tensors. */
+export function hasFusedExperts({ tensors, layer }: LayerPlace, { gateUp, down }: FusedNames = HELD_EXPERTS): boolean {
+  return tensors.has(`model.layers.${layer}.${gateUp}`) || tensors.has(`model.layers.${layer}.${down}`)
 }
 
-function fusedExpertWeight({ tensors, config, layer, expert }: ExpertPlace, name: string): SourceTensor {
+/** An expert's `gate`, `up` or `down` out of fused tensors. Throws like `expertWeight`. */
+export function fusedExpert({ tensors, config, layer, expert }: ExpertPlace, name: string, { gateUp, down }: FusedNames): SourceTensor {
   const { experts, expertSize, hiddenSize } = config
-  const prefix = `model.layers.${layer}.${FUSED_EXPERTS}`
-  if (name === 'down') return sliceOf(tensors.get(`${prefix}.down_proj`, [experts, hiddenSize, expertSize]), expert)
-  const both = sliceOf(tensors.get(`${prefix}.gate_up_proj`, [experts, 2 * expertSize, hiddenSize]), expert)
+  if (name === 'down') return sliceOf(tensors.get(`model.layers.${layer}.${down}`, [experts, hiddenSize, expertSize]), expert)
+  const both = sliceOf(tensors.get(`model.layers.${layer}.${gateUp}`, [experts, 2 * expertSize, hiddenSize]), expert)
   return rowRange(both, name === 'gate' ? 0 : expertSize, expertSize)
 }
