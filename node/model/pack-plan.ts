@@ -45,11 +45,20 @@ const SWITCHES: readonly (readonly [RegExp, string])[] = [
   [/\.mlp\.(gate|up|down)_proj\./, 'its list of dense layers'],
 ]
 
-/** A tensor of a layer that the configuration knows nothing of would be missing from the result. Layers beyond the last are for training. */
+/** What only a layer has that predicts a token further ahead; such layers follow the last. */
+const AHEAD = 'eh_proj.weight'
+
+/** A tensor of a layer that the configuration knows nothing of would be missing from the result. */
 function refuseUnusedTensors({ config, tensors }: Checkpoint): void {
   for (const name of tensors.unused()) {
     const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1]
-    if (layer === undefined || Number(layer) >= config.layers || REDUNDANT.test(name)) continue
+    if (layer === undefined || REDUNDANT.test(name)) continue
+    if (Number(layer) >= config.layers) {
+      if (tensors.has(`model.layers.${layer}.${AHEAD}`)) continue
+      throw new ModelError(
+        `${dirname(tensors.files[0]!)}: tensor ${name} belongs to a layer beyond the ${config.layers} of num_hidden_layers in config.json: they belong to different models, get both again`,
+      )
+    }
     const cause = SWITCHES.find(([pattern]) => pattern.test(name))?.[1]
     throw new ModelError(
       `${dirname(tensors.files[0]!)}: tensor ${name} is not used by what config.json describes${cause === undefined ? '' : `; look at ${cause}`}: they belong to different models, get both again`,

@@ -10,7 +10,7 @@ import type { PackProgress } from '../../../node/model/pack.ts'
 import type { ModelPackage } from '../../../node/model/package.ts'
 import { changedCheckpoint, EMBER_CHECKPOINT, goldenCheckpoint } from '../../helpers/checkpoint.ts'
 import { dequantise } from '../../helpers/dequantise.ts'
-import { readSafetensors } from '../../helpers/safetensors.ts'
+import { readSafetensors, writeF32Tensors } from '../../helpers/safetensors.ts'
 import type { PlainTensor } from '../../helpers/safetensors.ts'
 import { temporaryDir } from '../../helpers/temporary-dir.ts'
 
@@ -264,6 +264,10 @@ const REFUSED: Record<string, { from?: string; fields: Record<string, unknown>; 
     fields: { num_hidden_layers: 3 },
     message: /tensor model\.layers\.2\.input_layernorm\.weight is missing/,
   },
+  'fewer layers than there are': {
+    fields: { num_hidden_layers: 1 },
+    message: /tensor model\.layers\.1\.\S+ belongs to a layer beyond the 1 of num_hidden_layers/,
+  },
 }
 
 for (const [what, { from, fields, message }] of Object.entries(REFUSED)) {
@@ -275,6 +279,18 @@ for (const [what, { from, fields, message }] of Object.entries(REFUSED)) {
     await assert.rejects(readdir(storeDir), { code: 'ENOENT' })
   })
 }
+
+test('leaves out a layer after the last that predicts a token further ahead', async (t) => {
+  const dir = await changedCheckpoint(t, goldenCheckpoint('random-olmoe'), {})
+  const store = createBlobStore({ dir: await temporaryDir(t) })
+  const pack = () => packCheckpoint({ dir, store, quant: 'f32', name: 'ahead', tokenizer: 'optional' })
+  const { id } = await pack()
+  const path = join(dir, 'model.safetensors')
+  const tensor = { shape: [2], data: Float32Array.of(1, 2) }
+  const ahead = Object.fromEntries(['eh_proj', 'enorm', 'mlp.gate'].map((name) => [`model.layers.2.${name}.weight`, tensor]))
+  await writeFile(path, writeF32Tensors({ ...Object.fromEntries(readSafetensors(path)), ...ahead }))
+  assert.equal((await pack()).id, id)
+})
 
 test('reads a sliding window that is on, off, or as long as the context, and the newer form of rope_theta', async (t) => {
   const store = createBlobStore({ dir: await temporaryDir(t) })
