@@ -30,6 +30,9 @@ const FIRST_CHECK_ROWS = 20
 /** Where the kernels of quantised weights read the scales out of the packed weights alone, and a mapped file can be emptied. */
 const SCALES_ARE_PACKED = process.arch === 'x64' && process.platform !== 'win32'
 
+/** Of one lane. */
+const ACTS_IN_FLIGHT = 2
+
 /** Opens the sessions of shards in the lanes, expert e in lane e mod their number. */
 export class ShardLoader {
   readonly #init: ShardLoaderInit
@@ -157,13 +160,18 @@ export class ShardLoader {
     return digestOf(outputs!)
   }
 
-  /** In all lanes at once, but one at a time in each, so that a run that comes in between waits for one session at most. */
+  /**
+   * In all lanes at once; in each so few at a time that a run that comes in between hardly waits, and so many that the lane need not wait
+   * while the next graph is made.
+   */
   async #eachExpert(entry: ShardEntry, act: (expert: number, lane: EngineLane) => Promise<void>): Promise<void> {
     const ends = await Promise.allSettled(
-      this.#init.lanes.map(async (lane, index) => {
-        for (let expert = entry.first; expert <= entry.last; expert++) {
-          if (this.laneOf(expert) === index) await act(expert, lane)
-        }
+      this.#init.lanes.flatMap((lane, index) => {
+        const experts = Array.from({ length: entry.last - entry.first + 1 }, (_, i) => entry.first + i)
+        const own = experts.filter((expert) => this.laneOf(expert) === index).values()
+        return Array.from({ length: ACTS_IN_FLIGHT }, async () => {
+          for (const expert of own) await act(expert, lane)
+        })
       }),
     )
     for (const end of ends) if (end.status === 'rejected') throw end.reason
