@@ -51,6 +51,7 @@ import type { DhtTable } from './net/routing-table-keeper.ts'
 import { routingOf } from './net/swarm-dht.ts'
 import { repeat } from './repeat.ts'
 import { CostModel } from './router/cost-model.ts'
+import { LinkRates } from './router/link-rates.ts'
 import { chooseShards } from './router/shard-choice.ts'
 import { inviteAddresses } from './swarm/invite-addresses.ts'
 import { openSwarmGate } from './swarm/swarm-gate.ts'
@@ -151,8 +152,15 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       peers: () => (mesh.getMultiaddrs().length > 0 ? mesh.getPeers().length : 0),
       log: debug,
     })
-    const sources = new BlobSources({ self, view: () => ledger.view(), isGone: (peer) => liveness.isGone(peer), records })
-    const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, log: info })
+    const rates = new LinkRates()
+    const sources = new BlobSources({
+      self,
+      view: () => ledger.view(),
+      isGone: (peer) => liveness.isGone(peer),
+      records,
+      bytesPerSecond: (peer) => rates.bytesPerSecond(peer),
+    })
+    const transfer = new BlobTransfer({ mesh, store, isBusy: () => host.isBusy || driver.active > 0, rates, log: info })
     const hosting = new Hosting({
       engine,
       host,
@@ -192,7 +200,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     }
     await holdings.restore(config.host.kind === 'auto', signal)
     const experience = new Experience({ self })
-    const costs = new CostModel(undefined, experience)
+    const costs = new CostModel(undefined, experience, rates)
     const links = new ExpertLinks({
       dialer: mesh,
       onChange: (peer, open, detail) => info(open ? 'link.opened' : 'link.closed', { peer, [open ? 'by' : 'reason']: detail }),
@@ -330,6 +338,9 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       swarmGate.invite({ ...options, addresses: inviteAddresses(mesh.getMultiaddrs()) })
     const reporter = new NetworkReporter({
       mesh,
+      rates,
+      directDialer,
+      isUpnpOn: config.upnp,
       relaying,
       watch,
       rejoiner,

@@ -18,15 +18,16 @@ export function peersCommand(): Command {
 /** The peers as a table; a peer has a row for each of its links. */
 export function describePeers(peers: readonly PeerReach[]): string {
   if (peers.length === 0) return 'no peers yet'
-  const rows = peers.flatMap(({ peer, name, links, reason }) => {
+  const rows = peers.flatMap(({ peer, name, links, bytesPerSecond, reason }) => {
     const head = [shortPeer(peer), name ?? '-']
-    if (links.length === 0) return [[...head, 'not connected', '-', reason ?? '']]
+    if (links.length === 0) return [[...head, 'not connected', '-', '-', reason ?? '']]
     return links.map(({ by, relay, rttMs }, i) => [
       ...(i === 0 ? head : ['', '']),
       relay === null ? by : `relay ${shortPeer(relay)}`,
       rttMs === null ? '-' : `${rttMs} ms`,
+      i > 0 || bytesPerSecond === null ? '-' : `${(bytesPerSecond / 1e6).toFixed(1)} MB/s`,
       i === 0 ? (reason ?? '') : '',
     ])
   })
-  return table(['PEER', 'NAME', 'REACHED BY', 'RTT', 'NOTE'], rows)
+  return table(['PEER', 'NAME', 'REACHED BY', 'RTT', 'SENDS', 'NOTE'], rows)
 }

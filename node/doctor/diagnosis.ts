@@ -14,6 +14,7 @@ export function diagnose(report: NetworkReport): Finding[] {
     membership(report),
     clock(report.clockAheadMs),
     ...ports(report),
+    ...upnp(report),
     ...nat(report),
     reflectors(report),
     relays(report),
@@ -52,6 +53,31 @@ function ports({ relay, addresses }: NetworkReport): Finding[] {
     note(
       `listens on ${own.length} addresses, of which none was confirmed to be reachable from the internet`,
       'forward the listening port in the router, or switch on UPnP there; with a forwarded port pass --announce /ip4/<public address>/tcp/<port>',
+    ),
+  ]
+}
+
+function upnp({ upnp: status, isUpnpOn, relay }: NetworkReport): Finding[] {
+  if (!isUpnpOn)
+    return relay.reach === 'public' ? [] : [note('UPnP is switched off', 'leave out --no-upnp to let a router forward the port')]
+  if (status === null || (relay.reach === 'public' && status.mapped.length === 0)) return []
+  const { routers, mapped } = status
+  if (mapped.length > 0) {
+    const isConfirmed = mapped.some((address) => address.isConfirmed)
+    const text = `UPnP: the router forwards ${mapped.map(({ address }) => address).join(', ')}`
+    return [isConfirmed ? ok(`${text}, confirmed by peers`) : note(`${text}; no peer has confirmed that it can be reached there yet`)]
+  }
+  if (routers.length === 0)
+    return [
+      note(
+        'UPnP: no router answers',
+        'switch on UPnP (IGD 2) in the router, or forward TCP port 4115, and UDP and TCP port 4116, to this machine',
+      ),
+    ]
+  return [
+    note(
+      `UPnP: router ${routers.join(', ')} answers but forwards nothing`,
+      'it may be behind another router itself, or refuse: forward the port by hand, in both routers if there are two',
     ),
   ]
 }

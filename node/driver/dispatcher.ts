@@ -16,6 +16,7 @@ import type { ExpertGroup, ExpertRun, LayerWork } from './expert-group.ts'
 import { afterBusy, busyMs, exclude, NOBODY, whyNobody } from './excluded.ts'
 import type { Excluded } from './excluded.ts'
 import type { Candidate, Holders } from './holders.ts'
+import type { WireType } from './query.ts'
 import type { CallTally } from './tally.ts'
 
 export interface DispatcherComponents {
@@ -71,6 +72,7 @@ const MAX_ATTEMPTS = 6
 const PATIENCE_MS = 3_000
 const RETRY_MS = 200
 const DISCOVERY_TIMEOUT_MS = 10_000
+const BYTES_PER_NUMBER: Readonly<Record<WireType, number>> = Object.freeze({ f32: 4, f16: 2, i8: 1 })
 
 /** Sends the rows of a layer to the hosts of their experts and sums what comes back; the rows of a host that fails go to another replica. */
 export class Dispatcher {
@@ -157,7 +159,13 @@ export class Dispatcher {
 
   #assign(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], candidates: readonly Candidate[]): Assigned[] {
     const { costs, priorOf } = this.#components
-    const hosts = candidates.map(({ peer, local }) => costs.cost(peer, local, priorOf(peer)))
+    const picks = runs.reduce((sum, run) => sum + run.to - run.from, 0)
+    const bytes = layerBytes(context.tally, work, picks)
+    const hosts = candidates.map(({ peer, local }) => {
+      const cost = costs.cost(peer, local, priorOf(peer))
+      // As if the host got all picks: a row travels once, however many experts it goes to.
+      return local ? cost : { ...cost, perPickUs: cost.perPickUs + costs.transferUs(peer, bytes) / picks }
+    })
     const plan = planDispatch({
       layer: work.layer,
       demands: runs.map((run) => ({
@@ -255,14 +263,16 @@ export class Dispatcher {
       scope.add(started)
       const result = await started.answer
       const latencyUs = (performance.now() - startedAt) * 1000
-      costs.succeeded(peer, { latencyUs, queueUs: result.queueUs, computeUs: result.computeUs, picks: group.pickRow.length })
+      const [sentBytes, receivedBytes] = [callFrameBytes(call), replyFrameBytes(result.rowType, result.rows, result.width)]
+      const { queueUs, computeUs } = result
+      costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length, bytes: sentBytes + receivedBytes })
       context.tally.served({
         peer,
         local: false,
         layer: work.layer,
         rowOf: group.rowOf,
-        sentBytes: callFrameBytes(call),
-        receivedBytes: replyFrameBytes(result.rowType, result.rows, result.width),
+        sentBytes,
+        receivedBytes,
         picks: group.pickRow.length,
         cachedPicks: 0,
       })
@@ -374,4 +384,9 @@ function layerRows(group: ExpertGroup): Uint16Array {
 /** Failures of a peer, which another replica may mend. */
 function isPeerFailure(error: unknown): boolean {
   return ['PeerLostError', 'PeerRefusedError', 'DeadlineError', 'InvalidMessageError'].some((name) => isMeshError(error, name))
+}
+
+/** What a call with all rows of the layer would send and receive: each row once, and back one sum for each, or one row for each pick. */
+function layerBytes({ wire, combine }: CallTally, { rows, width }: LayerWork, picks: number): number {
+  return (rows + (combine === 'host' ? rows : picks)) * width * BYTES_PER_NUMBER[wire]
 }

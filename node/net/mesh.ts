@@ -11,7 +11,7 @@ import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
 import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
-import { uPnPNAT } from '@libp2p/upnp-nat'
+import type { UPnPNATComponents } from '@libp2p/upnp-nat'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
 import type { Gatekeeper } from '../swarm/gatekeeper.ts'
@@ -21,6 +21,7 @@ import { membership } from './membership.ts'
 import type { Membership } from './membership.ts'
 import { ledgerGossip } from './ledger-gossip.ts'
 import type { MeshDatastore } from './mesh-datastore.ts'
+import { PortMapping } from './port-mapping.ts'
 import { transportParts } from './punch/transport-parts.ts'
 import type { TransportParts } from './punch/transport-parts.ts'
 import { quietYamux } from './quiet-yamux.ts'
@@ -40,6 +41,8 @@ export type MeshServices = {
   dht: SwarmDht
   pubsub: GossipSub
   autoNAT: unknown
+  /** Missing where no router could help. */
+  portMapping?: PortMapping
   membership: Membership
   reachability: Reachability
   relay: RelayServer
@@ -114,7 +117,9 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       dht: swarmDht(dhtProtocol(swarm)),
       membership: membership({ gate: init.gate, ...(init.onRefused === undefined ? {} : { onRefused: init.onRefused }) }),
       autoNAT: autoNATv2(),
-      ...(init.upnp === true && init.listen.some((address) => !isLoopback(address)) ? { upnp: uPnPNAT() } : {}),
+      ...(init.upnp === true && init.listen.some((address) => !isLoopback(address))
+        ? { portMapping: (components: UPnPNATComponents) => new PortMapping(components) }
+        : {}),
       reachability: reachability(),
       relay: relayServer(init.relayQuota),
       relayDesk: (components) => new RelayDesk(components),

@@ -5,6 +5,9 @@ import type { LinkKind } from './link-kind.ts'
 import type { LinkWatch } from './link-watch.ts'
 import type { Mesh } from './mesh.ts'
 import type { Puncher } from './punch/puncher.ts'
+import type { DirectDialer } from './direct-dialer.ts'
+import type { PortMappingStatus } from './port-mapping.ts'
+import { whyRelayed } from './why-relayed.ts'
 import { relayOf } from './relay-desk.ts'
 import type { Rejoiner, Unreachable } from './rejoiner.ts'
 import type { Relaying, RelayStatus } from './relaying.ts'
@@ -27,6 +30,8 @@ export interface PeerReach {
   readonly name: string | null
   /** The best first; none when it is known but not connected. */
   readonly links: readonly PeerLink[]
+  /** What the link carried a second, as seen in blobs and calls with many rows; null before the first. */
+  readonly bytesPerSecond: number | null
   /** Why it is reached through a relay only, or not at all; null when it is reached directly. */
   readonly reason: string | null
 }
@@ -44,6 +49,9 @@ export interface NetworkReport {
   readonly reflectors: number | null
   /** Null when nobody could be asked, or punching is off. */
   readonly nat: { readonly udp: NatKind; readonly tcp: NatKind } | null
+  /** Null with UPnP switched off, or where no router is needed. */
+  readonly upnp: PortMappingStatus | null
+  readonly isUpnpOn: boolean
   readonly dht: { readonly isServer: boolean; readonly peers: number }
   /** The middle of how far peers' clocks are ahead of this one; null without peers. */
   readonly clockAheadMs: number | null
@@ -57,7 +65,11 @@ export interface NetworkReporterComponents {
   readonly relaying: Pick<Relaying, 'status'>
   readonly watch: Pick<LinkWatch, 'quality'>
   readonly rejoiner: Pick<Rejoiner, 'unreachable'>
-  readonly puncher: Pick<Puncher, 'look' | 'reflectorHosts'> | null
+  readonly rates: { bytesPerSecond(peer: string): number | null }
+  readonly puncher: Pick<Puncher, 'look' | 'reflectorHosts' | 'history'> | null
+  readonly directDialer: Pick<DirectDialer, 'failure'>
+  /** Whether this node may ask routers to forward ports. */
+  readonly isUpnpOn: boolean
   /** Live members of the ledger's view, with their names. */
   readonly members: () => ReadonlyMap<string, string | null>
   readonly swarm: () => NetworkReport['swarm']
@@ -75,7 +87,7 @@ export class NetworkReporter {
 
   /** Every connected peer and every live member, by peer id. */
   peers(): PeerReach[] {
-    const { mesh, members } = this.#components
+    const { mesh, members, rates } = this.#components
     const names = members()
     const connections = Map.groupBy(mesh.getConnections(), ({ remotePeer }) => remotePeer.toString())
     const refused = mesh.services.membership.refusals()
@@ -83,8 +95,22 @@ export class NetworkReporter {
     peers.delete(mesh.peerId.toString())
     return [...peers].sort().map((peer) => {
       const links = (connections.get(peer) ?? []).map((connection) => this.#link(connection)).sort(directFirst)
-      return { peer, name: names.get(peer) ?? null, links, reason: reasonOf(links, refused.get(peer)) }
+      return {
+        peer,
+        name: names.get(peer) ?? null,
+        links,
+        bytesPerSecond: rates.bytesPerSecond(peer),
+        reason: refused.get(peer) ?? this.#reason(peer, links),
+      }
     })
+  }
+
+  #reason(peer: string, links: readonly PeerLink[]): string | null {
+    const { puncher, directDialer } = this.#components
+    if (links.length === 0) return 'known from the ledger, not connected: none of its addresses answered, or nobody needed it yet'
+    if (links.some(({ relay }) => relay === null)) return null
+    const punch = puncher === null ? null : { record: puncher.history.of(peer) }
+    return whyRelayed({ punch, dialFailure: directDialer.failure(peer), nowMs: Date.now() })
   }
 
   /** The whole report; asks reflectors, which takes some seconds at most. */
@@ -98,6 +124,8 @@ export class NetworkReporter {
       relay: relaying.status(),
       reflectors: puncher?.reflectorHosts ?? null,
       nat: puncher === null ? null : await lookWithin(puncher, LOOK_TIMEOUT_MS),
+      upnp: mesh.services.portMapping?.status() ?? null,
+      isUpnpOn: this.#components.isUpnpOn,
       dht: { isServer: dht.getMode() === 'server', peers: mesh.getPeers().length },
       clockAheadMs: membership.clockAheadMs(),
       unreachable: rejoiner.unreachable(),
@@ -120,13 +148,6 @@ export class NetworkReporter {
 
 function directFirst(a: PeerLink, b: PeerLink): number {
   return Number(a.relay !== null) - Number(b.relay !== null) || (a.rttMs ?? Infinity) - (b.rttMs ?? Infinity)
-}
-
-function reasonOf(links: readonly PeerLink[], refusal: string | undefined): string | null {
-  if (refusal !== undefined) return refusal
-  if (links.length === 0) return 'known from the ledger, not connected: none of its addresses answered, or nobody needed it yet'
-  if (links.some(({ relay }) => relay === null)) return null
-  return 'its router and this one let no direct connection through yet; it is tried again and again'
 }
 
 async function lookWithin(puncher: Pick<Puncher, 'look'>, ms: number): Promise<NetworkReport['nat']> {

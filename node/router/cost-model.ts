@@ -1,5 +1,6 @@
 import { estimateHost, NO_PRIOR } from './host-estimate.ts'
 import type { HostPrior } from './host-estimate.ts'
+import { BULK_BYTES, LinkRates } from './link-rates.ts'
 import { RecentMedian } from './recent-median.ts'
 
 /** What calls to one host are expected to cost, from this node's own measurements; times in microseconds. */
@@ -36,6 +37,8 @@ export interface CallSample {
   readonly queueUs: number
   readonly computeUs: number
   readonly picks: number
+  /** Sent and received. */
+  readonly bytes?: number
 }
 
 interface HostRecord {
@@ -62,17 +65,23 @@ export class CostModel {
   readonly #hosts = new Map<string, HostRecord>()
   readonly #now: () => number
   readonly #witness: CallWitness | null
+  readonly #rates: LinkRates
 
-  constructor(now: () => number = () => performance.now(), witness: CallWitness | null = null) {
+  constructor(now: () => number = () => performance.now(), witness: CallWitness | null = null, rates: LinkRates = new LinkRates()) {
     this.#now = now
     this.#witness = witness
+    this.#rates = rates
   }
 
   succeeded(peer: string, sample: CallSample): void {
     const host = this.#record(peer)
     const overheadUs = Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs)
     this.#witness?.answered(peer, sample.latencyUs, overheadUs)
-    host.overheadUs.add(overheadUs)
+    const rttUs = host.overheadUs.value
+    // A call with many rows says how fast the link is, and of its round trip nothing that small ones do not say better.
+    if (rttUs !== null && sample.bytes !== undefined && sample.bytes >= BULK_BYTES)
+      this.#rates.transferred(peer, sample.bytes, Math.max(0, overheadUs - rttUs) / 1000)
+    else host.overheadUs.add(overheadUs)
     host.queueUs.add(sample.queueUs)
     host.perPickUs.add(sample.computeUs / Math.max(1, sample.picks))
     host.failures = 0
@@ -117,6 +126,7 @@ export class CostModel {
   relinked(peer: string): void {
     const host = this.#hosts.get(peer)
     host?.overheadUs.clear()
+    this.#rates.forget(peer)
     this.forgive(peer)
   }
 
@@ -130,6 +140,12 @@ export class CostModel {
   ageMs(peer: string): number {
     const host = this.#hosts.get(peer)
     return host === undefined || host.overheadUs.value === null ? Infinity : this.#now() - host.measuredAt
+  }
+
+  /** How long so many bytes take to or from the host beyond the round trip, in microseconds; 0 where nothing is known of its link, or they are few. */
+  transferUs(peer: string, bytes: number): number {
+    const rate = bytes < BULK_BYTES ? null : this.#rates.bytesPerSecond(peer)
+    return rate === null ? 0 : (bytes / rate) * 1_000_000
   }
 
   /** What a call to the host is expected to cost; `prior` counts where nothing was measured. */

@@ -3,6 +3,7 @@ import { isMeshError, PeerLostError } from '../../protocols/wire/errors.ts'
 import type { BlobStore } from '../model/blob-store.ts'
 import { LIMITS as STORE_LIMITS } from '../model/blob-store.ts'
 import { digestHex } from '../model/digest.ts'
+import type { LinkRates } from '../router/link-rates.ts'
 import type { BlobLinks } from '../net/blob-links.ts'
 import { blobRanges } from './blob-ranges.ts'
 import type { TransferPace } from './transfer-pace.ts'
@@ -11,6 +12,7 @@ export interface BlobFetcherComponents {
   readonly store: BlobStore
   readonly links: Pick<BlobLinks, 'acquire' | 'release'>
   readonly pace: Pick<TransferPace, 'turn'>
+  readonly rates?: Pick<LinkRates, 'transferred'>
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 
@@ -107,12 +109,13 @@ export class BlobFetcher {
 
   /** False when the content was wrong; from a single peer that convicts it. */
   async #take(cid: string, bytes: number, clients: readonly BlobClient[], signal: AbortSignal, isAlone: boolean): Promise<boolean> {
-    const { store, pace, log } = this.#components
+    const { store, pace, rates, log } = this.#components
+    const onRange = (peer: string, bytes: number, ms: number): void => rates?.transferred(peer, bytes, ms)
     const startedAt = performance.now()
     let received = 0
     const source = (from: number): AsyncIterable<Uint8Array> => {
       received = bytes - from
-      return blobRanges({ digest: digestHex(cid), blobBytes: bytes, from, clients, pace, signal })
+      return blobRanges({ digest: digestHex(cid), blobBytes: bytes, from, clients, pace, onRange, signal })
     }
     const isRight = await store.resume(cid, source, { bytes, fromStart: isAlone, signal })
     if (isRight) {

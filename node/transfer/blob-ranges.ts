@@ -13,6 +13,8 @@ export interface BlobRangesInit {
   readonly from: number
   readonly clients: readonly BlobClient[]
   readonly pace: Pick<TransferPace, 'turn'>
+  /** Hears how long a range took a peer to send: from the request, or from the range before it, whichever came later. */
+  readonly onRange?: (peer: string, bytes: number, ms: number) => void
   readonly signal: AbortSignal
 }
 
@@ -27,6 +29,7 @@ interface Source {
   readonly window: DelayWindow
   underWay: number
   pausedUntil: number
+  answeredAt: number
   isLost: boolean
 }
 
@@ -36,7 +39,14 @@ interface Source {
  */
 export async function* blobRanges(init: BlobRangesInit): AsyncGenerator<Uint8Array> {
   const { digest, blobBytes, clients, pace, signal } = init
-  const sources = clients.map((client): Source => ({ client, window: new DelayWindow(), underWay: 0, pausedUntil: 0, isLost: false }))
+  const sources = clients.map((client): Source => ({
+    client,
+    window: new DelayWindow(),
+    underWay: 0,
+    pausedUntil: 0,
+    answeredAt: 0,
+    isLost: false,
+  }))
   const arrived = new Map<number, Uint8Array>()
   const again: number[] = []
   let head = init.from
@@ -54,7 +64,10 @@ export async function* blobRanges(init: BlobRangesInit): AsyncGenerator<Uint8Arr
       .read({ digest, offset, length })
       .then((range) => {
         if (range.blobBytes !== blobBytes) throw new PeerLostError(`${source.client.peer} has another size of blob ${digest}`)
-        source.window.answered(performance.now() - startedAt)
+        const now = performance.now()
+        source.window.answered(now - startedAt)
+        init.onRange?.(source.client.peer, range.bytes.length, now - Math.max(startedAt, source.answeredAt))
+        source.answeredAt = now
         if (offset >= head) arrived.set(offset, range.bytes)
       })
       .catch((error: Error) => {

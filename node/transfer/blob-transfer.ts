@@ -1,6 +1,7 @@
 import type { Libp2p } from '@libp2p/interface'
 import { BLOB_LIMITS, BLOB_PROTOCOL, createBlobHandler } from '../../protocols/blob/index.ts'
 import type { BlobStore } from '../model/blob-store.ts'
+import type { LinkRates } from '../router/link-rates.ts'
 import { BlobLinks } from '../net/blob-links.ts'
 import { BlobFetcher } from './blob-fetcher.ts'
 import { createBlobReader } from './blob-reader.ts'
@@ -11,6 +12,8 @@ export interface BlobTransferComponents {
   readonly store: BlobStore
   /** Whether calls are being served or driven just now: blobs then hold back. */
   readonly isBusy: () => boolean
+  /** Are told how fast peers send. */
+  readonly rates?: Pick<LinkRates, 'transferred'>
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 
@@ -23,10 +26,16 @@ export class BlobTransfer {
   servedBytes = 0
 
   constructor(components: BlobTransferComponents) {
-    const { mesh, store, isBusy, log } = components
+    const { mesh, store, isBusy, rates, log } = components
     this.#components = components
     this.#links = new BlobLinks(mesh)
-    this.fetcher = new BlobFetcher({ store, links: this.#links, pace: new TransferPace({ isBusy }), log })
+    this.fetcher = new BlobFetcher({
+      store,
+      links: this.#links,
+      pace: new TransferPace({ isBusy }),
+      ...(rates === undefined ? {} : { rates }),
+      log,
+    })
   }
 
   async start(): Promise<void> {

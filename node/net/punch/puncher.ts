@@ -23,6 +23,7 @@ import { describeSide } from './own-side.ts'
 import type { OwnSide } from './own-side.ts'
 import { QuicCarrier } from './quic-carrier.ts'
 import { ReflectorDirectory } from './reflector-directory.ts'
+import { PunchHistory } from './punch-history.ts'
 import { punchTcp } from './tcp-punch.ts'
 import type { TransportParts } from './transport-parts.ts'
 import { punchUdp } from './udp-punch.ts'
@@ -69,6 +70,8 @@ export class Puncher {
   readonly #ways: ReadonlySet<PunchWay>
   readonly #carrier: QuicCarrier
   readonly #tcp: Transport
+  /** How punches went. */
+  readonly history = new PunchHistory()
   readonly #directory: ReflectorDirectory
   readonly #reflectors: OwnReflectors
   /** Peers with a punch under way, in either role. */
@@ -144,11 +147,16 @@ export class Puncher {
    */
   async punch(relayed: Connection, signal: AbortSignal): Promise<readonly PunchedLink[]> {
     const ending = AbortSignal.any([signal, this.#stopping.signal])
-    const mine = await this.#describe()
-    const token = randomBytes(TOKEN_BYTES)
-    const stream = await relayed.newStream(PUNCH_PROTOCOL, { signal: ending, runOnLimitedConnection: true })
-    const { theirs } = await offerPunch(stream, { token, side: mine.side }, { signal: ending })
-    return await this.#attempt({ peer: relayed.remotePeer, token, mine, theirs, isInitiator: true })
+    try {
+      const mine = await this.#describe()
+      const token = randomBytes(TOKEN_BYTES)
+      const stream = await relayed.newStream(PUNCH_PROTOCOL, { signal: ending, runOnLimitedConnection: true })
+      const { theirs } = await offerPunch(stream, { token, side: mine.side }, { signal: ending })
+      return await this.#attempt({ peer: relayed.remotePeer, token, mine, theirs, isInitiator: true })
+    } catch (error) {
+      this.history.failed(relayed.remotePeer.toString(), (error as Error).message)
+      throw error
+    }
   }
 
   readonly #onIdentify = (event: CustomEvent<IdentifyResult>): void => {
@@ -189,7 +197,9 @@ export class Puncher {
     const peer = attempt.peer.toString()
     const startedAt = performance.now()
     const opened: PunchedLink[] = []
+    this.history.began(peer, attempt.mine.side, attempt.theirs)
     const note = (connection: Connection): void => {
+      this.history.opened(peer, linkKind(connection))
       const link = { kind: linkKind(connection), ms: Math.round(performance.now() - startedAt) }
       opened.push(link)
       this.#init.log('punch.opened', { peer, ...link })

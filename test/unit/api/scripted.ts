@@ -98,7 +98,7 @@ const MODEL_INFO: ModelInfo = {
 
 /** A node that knows one peer. */
 export const SCRIPTED_NETWORK: NetworkDoor = {
-  peers: () => [{ peer: 'peer-a', name: 'ann', links: [], reason: null }],
+  peers: () => [{ peer: 'peer-a', name: 'ann', links: [], bytesPerSecond: null, reason: null }],
   report: async () => ({
     peer: 'peer-b',
     swarm: { name: 'test', isPrivate: true, isAdmitted: true },
@@ -106,6 +106,8 @@ export const SCRIPTED_NETWORK: NetworkDoor = {
     relay: SWARM.relay,
     reflectors: 0,
     nat: null,
+    upnp: null,
+    isUpnpOn: true,
     dht: { isServer: true, peers: 1 },
     clockAheadMs: null,
     unreachable: [],

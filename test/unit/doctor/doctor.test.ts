@@ -18,11 +18,13 @@ const WELL: NetworkReport = {
   relay: { reach: 'private', using: ['a', 'b', 'c'], serving: IDLE },
   reflectors: 2,
   nat: { udp: 'independent', tcp: 'independent' },
+  upnp: { routers: ['192.168.1.1'], mapped: [{ address: '/ip4/52.1.2.9/tcp/4115', isConfirmed: true }] },
+  isUpnpOn: true,
   dht: { isServer: true, peers: 3 },
   clockAheadMs: 40,
   unreachable: [],
   refused: [],
-  peers: [{ peer: ANN, name: 'ann', links: [LINK], reason: null }],
+  peers: [{ peer: ANN, name: 'ann', links: [LINK], bytesPerSecond: null, reason: null }],
 }
 
 /** What the change makes of a healthy report. */
@@ -51,6 +53,13 @@ test('each trouble is named, with what to do', () => {
     ],
     [{ nat: { udp: 'dependent', tcp: 'none' } }, /note +NAT: UDP another mapping for each peer.*TCP unknown\n +→ switch on UPnP/],
     [{ nat: null }, /kind of NAT: unknown/],
+    [{ isUpnpOn: false, upnp: null }, /note +UPnP is switched off\n +→ leave out --no-upnp/],
+    [{ upnp: { routers: [], mapped: [] } }, /note +UPnP: no router answers\n +→/],
+    [{ upnp: { routers: ['192.168.1.1'], mapped: [] } }, /note +UPnP: router 192.168.1.1 answers but forwards nothing\n +→/],
+    [
+      { upnp: { routers: ['192.168.1.1'], mapped: [{ address: '/ip4/52.1.2.9/tcp/1', isConfirmed: false }] } },
+      /note +UPnP: .*no peer has confirmed/,
+    ],
     [{ reflectors: 1 }, /1 reflectors; two are needed/],
     [{ relay: { reach: 'private', using: ['a'], serving: IDLE } }, /through one relay only\n +→/],
     [{ relay: { reach: 'private', using: [], serving: IDLE } }, /no relay\n +→/],
@@ -67,13 +76,14 @@ test('each trouble is named, with what to do', () => {
             peer: ANN,
             name: null,
             links: [{ ...LINK, by: 'relay', relay: RELAY, rttMs: 2600 }],
+            bytesPerSecond: null,
             reason: 'its router lets nothing through',
           },
         ],
       },
       new RegExp(`note +peer ${ANN}: relay ${RELAY} 2600 ms: its router lets nothing through\\n +→ UPnP`),
     ],
-    [{ peers: [{ peer: ANN, name: null, links: [], reason: 'not connected' }] }, /note +peer .*not connected/],
+    [{ peers: [{ peer: ANN, name: null, links: [], bytesPerSecond: null, reason: 'not connected' }] }, /note +peer .*not connected/],
   ] as const satisfies readonly (readonly [Partial<NetworkReport>, RegExp])[]) {
     assert.match(findings(change), expected)
   }
