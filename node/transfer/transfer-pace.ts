@@ -1,10 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
 /**
- * What a node sends or fetches of blobs while it serves or drives calls, each way: a seventh of a gigabit link, and 3 % of a core.
- * On slower links the delay window holds back earlier.
+ * What a node sends or fetches of blobs while it serves or drives calls, each way: a fifteenth of a gigabit link, and some percent of a
+ * core on either side. With twice as much one call in twenty waited three times as long (scripts/bench/transfer.ts). On slower links the
+ * delay window holds back earlier.
  */
-export const BUSY_BYTES_PER_SECOND = 16 * 1024 * 1024
+export const BUSY_BYTES_PER_SECOND = 8 * 1024 * 1024
 
 export interface TransferPaceInit {
   /** Whether calls are being served or driven just now. */
