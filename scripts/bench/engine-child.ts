@@ -16,7 +16,7 @@ export type EngineRequest =
    * Opens one shard per layer, runs all their experts and closes them. Answers: bytes of the shards, resident bytes before, while they are
    * in use and after, then milliseconds per 30 MB that each took to open.
    */
-  | { readonly op: 'shards' }
+  | { readonly op: 'shards'; readonly threads: number }
 
 export interface EngineReply {
   readonly error: string | null

@@ -40,7 +40,7 @@ answerParent(async (request: EngineRequest) => {
       return samples
     }
     case 'shards':
-      return shardMemory()
+      return shardMemory(request.threads)
   }
 })
 
@@ -69,8 +69,8 @@ async function passMs(tokens: readonly number[]): Promise<number> {
 }
 
 /** The first round writes prepared weights where there are none, and warms the code up. */
-async function shardMemory(): Promise<number[]> {
-  const engine = createEngine({ threads: 1 })
+async function shardMemory(threads: number): Promise<number[]> {
+  const engine = createEngine({ threads })
   const experts = await engine.openExperts(model)
   const some = shards.filter((shard, i) => shards.findIndex(({ layer }) => layer === shard.layer) === i)
   const bytes = some.reduce((sum, shard) => sum + shard.bytes, 0)

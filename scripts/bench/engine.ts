@@ -5,6 +5,7 @@
  * llama.cpp's side: `npm install node-llama-cpp` in a folder outside this repository, then `--llama <that folder>`.
  */
 import { readFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import type { ModelPackage } from '../../node/model/package.ts'
@@ -49,16 +50,22 @@ export const engineBench: Bench<Flag> = {
   },
 }
 
-/** What shards cost: one per layer, opened and closed. */
+/** What shards cost: one per layer, opened and closed, with one thread and with as many as a node takes by default. */
 async function shardFigures({ workspace, seed }: Init, storeDir: string, model: ModelPackage): Promise<Figure[]> {
-  const child = startEngineChild(workspace, './engine-process.ts', [storeDir, model.manifest.name, String(seed)])
-  const [bytes, before, used, after, ...loads] = (await child.ask({ op: 'shards' })) as [number, number, number, number, ...number[]]
-  await child.end()
-  return [
-    figure('load a shard', 'ms/30 MB', loads, { atMost: MAX_LOAD_MS }),
-    figure('resident memory of shards to their bytes', '×', [(used - before) / bytes], { atMost: MAX_RESIDENT_RATIO }),
-    figure('resident memory kept after unloading them', '×', [(after - before) / bytes]),
-  ]
+  const figures: Figure[] = []
+  for (const threads of new Set([1, availableParallelism()])) {
+    const child = startEngineChild(workspace, './engine-process.ts', [storeDir, model.manifest.name, String(seed)])
+    const samples = (await child.ask({ op: 'shards', threads })) as [number, number, number, number, ...number[]]
+    await child.end()
+    const [bytes, before, used, after, ...loads] = samples
+    const what = threads === 1 ? '1 thread' : `${threads} threads`
+    figures.push(
+      figure(`load a shard, ${what}`, 'ms/30 MB', loads, { atMost: MAX_LOAD_MS }),
+      figure(`resident memory of shards to their bytes, ${what}`, '×', [(used - before) / bytes], { atMost: MAX_RESIDENT_RATIO }),
+      figure(`resident memory kept after unloading them, ${what}`, '×', [(after - before) / bytes]),
+    )
+  }
+  return figures
 }
 
 /** One process each side, in turns. */
