@@ -18,7 +18,7 @@ import { TensorReader } from '../../../../node/model/tensor-reader.ts'
 import { EMBER_CHECKPOINT, goldenCheckpoint } from '../../../helpers/checkpoint.ts'
 import { ggufBytes } from '../../../helpers/gguf.ts'
 import type { GgufValue, PlainGgufTensor } from '../../../helpers/gguf.ts'
-import { generateGreedily, openLocally } from '../../../helpers/local-generation.ts'
+import { feed, generateGreedily, openLocally } from '../../../helpers/local-generation.ts'
 import { engineForTest } from '../../../helpers/packed-model.ts'
 import { writeF32Tensors } from '../../../helpers/safetensors.ts'
 import type { PlainTensor } from '../../../helpers/safetensors.ts'
@@ -86,6 +86,24 @@ test('weights quantised by gguf-py are within the rounding of their types', asyn
   }
   t.diagnostic(`largest errors: ${JSON.stringify(Object.fromEntries(seen))}`)
   assert.deepEqual([...seen.keys()].sort(), ['BF16', 'F16', 'F32', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0'])
+})
+
+test('a quantised file gives the logits that transformers gives, which decodes it with gguf-py', async (t) => {
+  const golden = JSON.parse(await readFile(new URL('../../../golden/gguf/logits.json', import.meta.url), 'utf8')) as {
+    readonly file: string
+    readonly ids: readonly number[]
+    readonly rows: readonly number[]
+    readonly logits: readonly (readonly number[])[]
+  }
+  const model = await openLocally(engineForTest(t), await packInto(await temporaryDir(t), goldenGguf(golden.file)))
+  const { vocabSize } = model.trunk.config
+  const { logits } = await feed(model, model.trunk.createCache(), golden.ids, 'all')
+  const errors = golden.rows.map((row, i) => {
+    const expected = Float32Array.from(golden.logits[i]!)
+    return rms(logits.slice(row * vocabSize, (row + 1) * vocabSize).map((n, at) => n - expected[at]!)) / rms(expected)
+  })
+  t.diagnostic(`relative rms errors ${errors.map((error) => error.toExponential(1)).join(', ')}`)
+  assert.ok(Math.max(...errors) <= 1e-3)
 })
 
 /** Every weight's place, in the order of the blobs. */
