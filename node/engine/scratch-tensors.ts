@@ -31,13 +31,16 @@ export class ScratchTensors {
     const source = await open(blob.path)
     try {
       for (const { offset, bytes } of ranges) {
-        const { buffer, bytesRead } = await source.read(Buffer.allocUnsafe(bytes), 0, bytes, offset)
-        if (bytesRead !== bytes) throw new Error(`blob ${blob.cid} ends early`)
-        await scratch.#file.write(buffer, 0, bytes, scratch.#bytes)
         scratch.#places.set(offset, scratch.#bytes)
         scratch.#bytes += Math.ceil(bytes / TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
       }
-      await scratch.#file.truncate(scratch.#bytes)
+      const copy = Buffer.alloc(scratch.#bytes)
+      const reads = ranges.map(async ({ offset, bytes }) => {
+        const { bytesRead } = await source.read(copy, scratch.#places.get(offset)!, bytes, offset)
+        if (bytesRead !== bytes) throw new Error(`blob ${blob.cid} ends early`)
+      })
+      for (const end of await Promise.allSettled(reads)) if (end.status === 'rejected') throw end.reason
+      await scratch.#file.writeFile(copy)
       return scratch
     } catch (error) {
       await scratch.close()

@@ -15,6 +15,9 @@ export class WorkerExperts {
   readonly #sessions: Map<number, InferenceSession>[] = []
   readonly #inputs: { readonly numbers: Float32Array; readonly feeds: { readonly x: Tensor } }[] = []
 
+  /** Made once: it would take as long as a run does. */
+  #checkInput = new Float32Array(0)
+
   constructor(hidden: number) {
     this.#hidden = hidden
   }
@@ -33,10 +36,11 @@ export class WorkerExperts {
 
   /** Output [rows, hidden] of the expert for the same input at any time. */
   async check(layer: number, expert: number, rows: number): Promise<Float32Array> {
-    const x = Float32Array.from({ length: rows * this.#hidden }, (_, i) => Math.sin(i))
+    const numbers = rows * this.#hidden
+    if (this.#checkInput.length < numbers) this.#checkInput = Float32Array.from({ length: numbers }, (_, i) => Math.sin(i))
     const session = this.#sessions[layer]?.get(expert)
     if (session === undefined) throw new Error(`expert ${expert} of layer ${layer} is not open`)
-    const { y } = await session.run({ x: new Tensor('float32', x, [rows, this.#hidden]) }, OUTPUTS)
+    const { y } = await session.run({ x: new Tensor('float32', this.#checkInput.subarray(0, numbers), [rows, this.#hidden]) }, OUTPUTS)
     return y!.data as Float32Array
   }
 
