@@ -172,11 +172,13 @@ export class RelayKeeper {
     await Promise.all(
       desk.held().map(async ({ relay }) => {
         const id = relay.toString()
+        const timeout = AbortSignal.timeout(PING_TIMEOUT_MS)
         try {
-          await mesh.services.ping.ping(relay, { signal: AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(PING_TIMEOUT_MS)]) })
+          await mesh.services.ping.ping(relay, { signal: AbortSignal.any([this.#stopping.signal, timeout]) })
           this.#missed.delete(id)
         } catch {
-          if (this.#stopping.signal.aborted) return
+          // One that failed otherwise says nothing: libp2p refuses a second ping while another is under way.
+          if (this.#stopping.signal.aborted || !timeout.aborted) return
           const missed = (this.#missed.get(id) ?? 0) + 1
           this.#missed.set(id, missed)
           if (missed < MAX_MISSED_PINGS) return
