@@ -73,6 +73,8 @@ export interface MeshInit {
 
 /** Quiet streams are kept: a driver may be idle for a day between two questions. */
 const STREAM_INACTIVITY_MS = 24 * 3600 * 1000
+/** At once to one peer: the DHT, who keeps relays and whoever asks do not know of each other, and one too many would look like a dead peer. */
+const MAX_PINGS = 4
 /** libp2p's default of 5 a second per remote address cuts off peers that share one (several nodes on a machine, CGNAT). */
 const INBOUND_CONNECTIONS_PER_SECOND = 100
 const MAX_CONNECTIONS = 512
@@ -113,7 +115,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     services: {
       identify: identify(),
       identifyPush: identifyPush(),
-      ping: ping(),
+      ping: ping({ maxOutboundStreams: MAX_PINGS, maxInboundStreams: 2 * MAX_PINGS }),
       dht: swarmDht(dhtProtocol(swarm)),
       membership: membership({ gate: init.gate, ...(init.onRefused === undefined ? {} : { onRefused: init.onRefused }) }),
       autoNAT: autoNATv2(),
