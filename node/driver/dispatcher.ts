@@ -101,12 +101,14 @@ export class Dispatcher {
 
   /** A host that went takes its links with it for a moment, also those that were just tried: one that was left is tried again. */
   async #runPatiently(context: DispatchContext, work: LayerWork): Promise<Partial[]> {
-    const deadline = performance.now() + PATIENCE_MS
+    let deadline: number | null = null
     for (;;) {
       try {
         return await this.#runRuns(context, work, work.runs, NOBODY)
       } catch (error) {
         const isHopeless = !isMeshError(error, 'NoRouteError') || !this.#components.isAnnounced(context.model, error as NoRouteError)
+        // From the first failure on: a host that fell silent took its time to fail, and may have a new link by now.
+        deadline ??= performance.now() + PATIENCE_MS
         if (isHopeless || performance.now() > deadline) throw error
         await delay(RETRY_MS)
         context.scope.throwIfCancelled()

@@ -1,4 +1,4 @@
-import type { ExpertCall } from '../../protocols/expert/index.ts'
+import type { ExpertCall, ExpertClient } from '../../protocols/expert/index.ts'
 import { EXPERT_LIMITS, Priority } from '../../protocols/expert/index.ts'
 import { PeerRefusedError } from '../../protocols/wire/errors.ts'
 import type { ShardEntry } from '../model/manifest.ts'
@@ -43,7 +43,7 @@ const MAX_PROVIDERS = 8
 export class LinkKeeper {
   readonly #components: LinkKeeperComponents
   readonly #models: readonly DrivenModel[]
-  readonly #probing = new Set<string>()
+  readonly #probing = new Set<ExpertClient>()
   /** Of hosts that were probed: milliseconds after which they are probed again if no query calls them. */
   readonly #probeAfterMs = new Map<string, number>()
   #stopping = new AbortController()
@@ -168,10 +168,10 @@ export class LinkKeeper {
     const client = links.get(peer)
     const { layers, experts, hiddenSize } = model.manifest.config
     const candidate = holders.candidates(model.id).find((entry) => entry.peer === peer)
-    if (client === undefined || candidate === undefined || this.#probing.has(peer)) return
+    if (client === undefined || candidate === undefined || this.#probing.has(client)) return
     const held = Array.from({ length: layers * experts }, (_, i) => i).find((i) => candidate.holds(Math.floor(i / experts), i % experts))
     if (held === undefined) return
-    this.#probing.add(peer)
+    this.#probing.add(client)
     const call: ExpertCall = {
       model: model.digest,
       layer: Math.floor(held / experts),
@@ -191,14 +191,17 @@ export class LinkKeeper {
       let before = Infinity
       for (let round = 0; round < PROBE_ROUNDS; round++) {
         const times = []
-        for (let i = 0; i < PROBE_ROUND_CALLS; i++) {
+        // Over a far link one round takes longer than all shall: what there is of it counts.
+        for (let i = 0; i < PROBE_ROUND_CALLS && (i === 0 || performance.now() - probedAt < PROBE_TIME_MS); i++) {
           const startedAt = performance.now()
           const { queueUs, computeUs } = await client.call(call)
           const latencyMs = performance.now() - startedAt
+          // The peer is reached over a better link by now, which is measured anew.
+          if (links.get(peer) !== client) return
           costs.succeeded(peer, { latencyUs: latencyMs * 1000, queueUs, computeUs, picks: 1 })
           times.push(latencyMs)
         }
-        const median = times.sort((a, b) => a - b)[PROBE_ROUND_CALLS / 2]!
+        const median = times.sort((a, b) => a - b)[times.length >> 1]!
         if (median >= before * SETTLED_SHARE || performance.now() - probedAt > PROBE_TIME_MS) break
         before = median
       }
@@ -209,7 +212,7 @@ export class LinkKeeper {
       } else costs.failed(peer)
       log('probe.failed', { peer, reason: (error as Error).message })
     } finally {
-      this.#probing.delete(peer)
+      this.#probing.delete(client)
     }
   }
 }

@@ -12,9 +12,12 @@ const MAX_RECENT = 512
 /** LevelDB's own are 8 MiB and 4 MiB, for databases that hold more than a few hundred peers. */
 const LEVEL_OPTIONS = Object.freeze({ cacheSize: 512 * 1024, writeBufferSize: 512 * 1024 })
 
+/** What was written is on disk after so long; a crash costs what was learned of peers since then. */
+const FLUSH_MS = 1_000
+
 /**
- * What libp2p remembers on disk: peers and DHT records. It looks up the same few peers thousands of times a minute, so what was read or
- * written lately is kept in memory.
+ * What libp2p remembers on disk: peers and DHT records. It looks up the same few peers thousands of times a minute and writes each several
+ * times when it connects, so what was read or written lately is kept in memory, and written out once a second, all at once.
  *
  * libp2p goes on looking up and storing what it learns of peers while it stops and does not await it, so after `close` nothing is found and
  * nothing is kept: errors would come back as rejections that nobody can handle.
@@ -22,6 +25,10 @@ const LEVEL_OPTIONS = Object.freeze({ cacheSize: 512 * 1024, writeBufferSize: 51
 export class MeshDatastore extends LevelDatastore {
   /** Null for what is known not to be there; the one used last comes last. */
   readonly #recent = new Map<string, Uint8Array | null>()
+  /** Not on disk yet; null for what is to be deleted. */
+  readonly #unsaved = new Map<string, Uint8Array | null>()
+  #flushing: Promise<void> = Promise.resolve()
+  #timer: NodeJS.Timeout | null = null
   #writes = 0
   #isClosed = false
 
@@ -40,17 +47,30 @@ export class MeshDatastore extends LevelDatastore {
     return !this.#isClosed && (await this.#look(key, options)) !== null
   }
 
-  override async put(key: Key, value: Uint8Array, options?: Parameters<LevelDatastore['put']>[2]): Promise<Key> {
-    if (this.#isClosed) return key
-    await super.put(key, value, options)
-    this.#wrote(key, value)
-    return key
+  override put(key: Key, value: Uint8Array): Promise<Key> {
+    this.#write(key, value)
+    return Promise.resolve(key)
   }
 
-  override async delete(key: Key, options?: Parameters<LevelDatastore['delete']>[1]): Promise<void> {
-    if (this.#isClosed) return
-    await super.delete(key, options)
-    this.#wrote(key, null)
+  override delete(key: Key): Promise<void> {
+    this.#write(key, null)
+    return Promise.resolve()
+  }
+
+  override async *query(...args: Parameters<LevelDatastore['query']>): ReturnType<LevelDatastore['query']> {
+    await this.flush()
+    yield* super.query(...args)
+  }
+
+  override async *queryKeys(...args: Parameters<LevelDatastore['queryKeys']>): ReturnType<LevelDatastore['queryKeys']> {
+    await this.flush()
+    yield* super.queryKeys(...args)
+  }
+
+  /** Resolves when all that was written before is on disk. Rejects when the disk takes it not; then it is tried again. */
+  async flush(): Promise<void> {
+    this.#flushing = this.#flushing.catch(() => {}).then(() => this.#save())
+    await this.#flushing
   }
 
   /** Forgets what the peer, this node, provided in former runs: the DHT would announce it for ever, held or not. */
@@ -63,10 +83,17 @@ export class MeshDatastore extends LevelDatastore {
   override async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    await super.close()
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    try {
+      await this.flush()
+    } finally {
+      await super.close()
+    }
   }
 
   async #look(key: Key, options: Parameters<LevelDatastore['get']>[1]): Promise<Uint8Array | null> {
+    const unsaved = this.#unsaved.get(key.toString())
+    if (unsaved !== undefined) return unsaved
     const known = this.#recent.get(key.toString())
     if (known !== undefined) {
       this.#remember(key, known)
@@ -85,9 +112,28 @@ export class MeshDatastore extends LevelDatastore {
     return value
   }
 
-  #wrote(key: Key, value: Uint8Array | null): void {
+  #write(key: Key, value: Uint8Array | null): void {
+    if (this.#isClosed) return
     this.#writes++
     this.#remember(key, value)
+    this.#unsaved.set(key.toString(), value)
+    // A disk that is full takes it perhaps a second later.
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null
+      this.flush().catch(() => {})
+    }, FLUSH_MS)
+  }
+
+  async #save(): Promise<void> {
+    const saving = [...this.#unsaved]
+    if (saving.length === 0) return
+    const batch = this.batch()
+    for (const [name, value] of saving) {
+      if (value === null) batch.delete(new Key(name, false))
+      else batch.put(new Key(name, false), value)
+    }
+    await batch.commit()
+    for (const [name, value] of saving) if (this.#unsaved.get(name) === value) this.#unsaved.delete(name)
   }
 
   #remember(key: Key, value: Uint8Array | null): void {

@@ -23,17 +23,24 @@ export interface Newcomer {
   readonly bare: BarePeer
   readonly keeper: LinkKeeper
   readonly queries: Driver
+  readonly costs: CostModel
+  readonly holders: Holders
   readonly links: ExpertLinks
   readonly records: ProviderRecords
   /** Provider records found per expert asked for. */
   readonly found: number[]
 }
 
-/** A driver that is connected to one node, and whose ledger knows nobody because it is not replicated. */
-export async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: readonly string[]): Promise<Newcomer> {
+/** A driver that is connected to the nodes of the addresses, and whose ledger knows nobody because it is not replicated. */
+export async function startNewcomer(
+  t: Teardown,
+  swarm: TestSwarm,
+  connectTo: readonly string[],
+  listen?: readonly string[],
+): Promise<Newcomer> {
   const engine = createEngine({ threads: 1 })
   t.after(() => engine.close())
-  const bare = await startBarePeer(t, { swarm: swarm.name, connectTo })
+  const bare = await startBarePeer(t, { swarm: swarm.name, connectTo, ...(listen === undefined ? {} : { listen }) })
   const { mesh, peer: self, privateKey } = bare
   const ledger = createLedger({ privateKey }, { swarm: swarm.name })
   const models = await openServedModels(['ember'], engine, createBlobStore({ dir: swarm.storeDir }), {})
@@ -66,5 +73,5 @@ export async function startNewcomer(t: Teardown, swarm: TestSwarm, connectTo: re
   const completeness = new Completeness({ holders, announcers: () => [], discover: (...args) => keeper.discover(...args) })
   const queries = new Driver({ dispatcher, counts: new RoutingCounts(), completeness }, models, { wire: 'f16', combine: 'host' })
   t.after(() => queries.stop())
-  return { bare, keeper, queries, links, records, found }
+  return { bare, keeper, queries, costs, holders, links, records, found }
 }
