@@ -8,6 +8,7 @@ import type { Combine, WireType } from './driver/query.ts'
 import type { KvInit } from './engine/engine.ts'
 import { DEVICES } from './engine/device.ts'
 import type { Device } from './engine/device.ts'
+import { KV_TYPES } from './engine/kv-shape.ts'
 import { ConfigError } from './errors.ts'
 import type { LogLevel } from './log.ts'
 import { PUNCH_WAYS } from './net/punch/ways.ts'
@@ -151,7 +152,7 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
       diskBytes: size(textOf('disk'), pick('disk').from) ?? DEFAULT_DISK_BYTES,
     }),
     kv: Object.freeze({
-      type: choiceOf('kv', ['f32', 'q8'], 'f32'),
+      type: choiceOf('kv', KV_TYPES, 'f32'),
       limitBytes: size(textOf('kvMemory'), pick('kvMemory').from) ?? Math.floor(totalmem() / 4),
     }),
     cacheBytes: size(textOf('cache'), pick('cache').from) ?? 0,

@@ -65,7 +65,12 @@ export const SETTINGS = Object.freeze([
     kind: 'text',
     help: 'time that a stopping node gives others to take up what only it serves (default: 30)',
   },
-  { key: 'kv', flag: '--kv <type>', kind: 'text', help: 'keys and values of queries: f32 | q8, a quarter of the memory (default: f32)' },
+  {
+    key: 'kv',
+    flag: '--kv <type>',
+    kind: 'text',
+    help: 'keys and values of queries: f32 | q16 | q8, half and a quarter of the memory (default: f32)',
+  },
   {
     key: 'kvMemory',
     flag: '--kv-memory <size>',

@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
+import type { KvType } from '../engine/kv-shape.ts'
 import { ConfigError } from '../errors.ts'
 import { EMBEDDED_CHECKPOINT, EMBEDDED_NAME } from '../model/embedded.ts'
 import { BLOCKS } from '../model/layout.ts'
@@ -12,7 +13,7 @@ import type { Variant, VariantReport } from '../quant-bench/quant-bench.ts'
 import { routingCommand } from './bench-routing.ts'
 import { table } from './table.ts'
 
-const DEFAULT_VARIANTS = 'f16,q8,q4:32,q4:64,q4:128,q4:32+trunk-q8,q4+trunk-q8,f32+kv-q8'
+const DEFAULT_VARIANTS = 'f16,q8,q4:32,q4:64,q4:128,q4:32+trunk-q8,q4+trunk-q8,f32+kv-q16,f32+kv-q8'
 const MAX_TOKENS = 1_000_000
 
 interface QuantFlags {
@@ -33,7 +34,7 @@ export function benchCommand(): Command {
     .option('--seed <n>', "of the model's own writing", '1')
     .option(
       '--variants <list>',
-      'f16, q8 or q4, with :block for another than 64, +trunk-q8 and +kv-q8 for a trunk, and keys and values, in 8 bits; pack makes q4+trunk-q8 unless told otherwise',
+      'f16, q8 or q4, with :block for another than 64, +trunk-q8 for a trunk in 8 bits, +kv-q16 and +kv-q8 for keys and values; pack makes q4+trunk-q8 unless told otherwise',
       DEFAULT_VARIANTS,
     )
     .option('--json <file>', 'also write the figures there')
@@ -70,17 +71,17 @@ async function runQuant(model: string, flags: QuantFlags): Promise<void> {
 
 /** `q4:32+trunk-q8+kv-q8`. Throws `ConfigError`. */
 export function parseVariant(name: string): Variant {
-  const match = /^(f32|f16|q8|q4)(?::([0-9]+))?(\+trunk-q8)?(\+kv-q8)?$/.exec(name.trim())
+  const match = /^(f32|f16|q8|q4)(?::([0-9]+))?(\+trunk-q8)?(?:\+kv-(q16|q8))?$/.exec(name.trim())
   const quant = match?.[1] as QuantKind | undefined
   const inBlocks = quant === 'q8' || quant === 'q4'
   const block = inBlocks ? Number(match?.[2] ?? DEFAULTS.block) : 0
   const isPossible = inBlocks ? BLOCKS.includes(block) : match?.[2] === undefined
   if (quant === undefined || !isPossible || (match?.[3] !== undefined && quant !== 'q4')) {
     throw new ConfigError(
-      `--variants ${name}: use f32, f16, q8 or q4, the latter two with :16, :32, :64 or :128; q4 also with +trunk-q8, and all with +kv-q8`,
+      `--variants ${name}: use f32, f16, q8 or q4, the latter two with :16, :32, :64 or :128; q4 also with +trunk-q8, and all with +kv-q16 or +kv-q8`,
     )
   }
-  return { quant, block, kv: match?.[4] === undefined ? 'f32' : 'q8', ...(match?.[3] === undefined ? {} : { trunk: 'q8' as const }) }
+  return { quant, block, kv: (match?.[4] as KvType | undefined) ?? 'f32', ...(match?.[3] === undefined ? {} : { trunk: 'q8' as const }) }
 }
 
 function wholeNumber(value: string, flag: string, low: number, high: number): number {

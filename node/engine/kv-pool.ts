@@ -1,9 +1,9 @@
 import { Tensor } from 'onnxruntime-node'
-import { BLOCK_TOKENS } from './kv-shape.ts'
+import { BLOCK_TOKENS, KV_TYPE_BYTES } from './kv-shape.ts'
 import type { AttentionShape, KvType } from './kv-shape.ts'
 
-const MAX_CODE = 127
-const FLOAT_BYTES = 4
+const MAX_CODE = Object.freeze({ q16: 32_767, q8: 127 })
+const SCALE_BYTES = 4
 
 /** A run of consecutive blocks. */
 export interface Extent {
@@ -73,46 +73,49 @@ interface Part {
   readonly byNumber: boolean
 }
 
+type Numbers = Float32Array | Int16Array | Int8Array
+
 /** Blocks of one kind of vector. */
 class BlockStore {
   readonly #part: Part
   readonly #numbersPerBlock: number
   readonly #scalesPerBlock: number
-  readonly #isQuantised: boolean
+  readonly #type: KvType
   readonly #numbers: ArrayBuffer
-  /** Of q8: one per token and head. */
+  /** Of q16 and q8: one per token and head. */
   readonly #scales: ArrayBuffer
 
   constructor(part: Part, type: KvType, maxBlocks: number) {
     this.#part = part
-    this.#isQuantised = type === 'q8'
+    this.#type = type
     this.#numbersPerBlock = part.heads * part.width * BLOCK_TOKENS
     this.#scalesPerBlock = part.heads * BLOCK_TOKENS
     this.#numbers = new ArrayBuffer(0, { maxByteLength: maxBlocks * this.#blockBytes })
-    this.#scales = new ArrayBuffer(0, { maxByteLength: this.#isQuantised ? maxBlocks * this.#scaleBytes : 0 })
+    this.#scales = new ArrayBuffer(0, { maxByteLength: this.#isScaled ? maxBlocks * this.#scaleBytes : 0 })
   }
 
   grow(blocks: number): void {
     this.#numbers.resize(blocks * this.#blockBytes)
-    if (this.#isQuantised) this.#scales.resize(blocks * this.#scaleBytes)
+    if (this.#isScaled) this.#scales.resize(blocks * this.#scaleBytes)
   }
 
   clear(block: number): void {
     this.#view(block, 1).fill(0)
-    if (this.#isQuantised) this.#scaleView(block, 1).fill(0)
+    if (this.#isScaled) this.#scaleView(block, 1).fill(0)
   }
 
   copy(from: number, to: number): void {
     this.#view(to, 1).set(this.#view(from, 1))
-    if (this.#isQuantised) this.#scaleView(to, 1).set(this.#scaleView(from, 1))
+    if (this.#isScaled) this.#scaleView(to, 1).set(this.#scaleView(from, 1))
   }
 
   /** Tokens `slot` to `slot + count - 1` of a block: rows of `vectors` from `row` on. */
   write(block: number, slot: number, count: number, vectors: Float32Array, row: number): void {
     const { heads, width, byNumber } = this.#part
     const into = this.#view(block, 1)
-    const scales = this.#isQuantised ? this.#scaleView(block, 1) : null
+    const scales = this.#isScaled ? this.#scaleView(block, 1) : null
     const step = byNumber ? BLOCK_TOKENS : 1
+    const maxCode = this.#type === 'f32' ? 0 : MAX_CODE[this.#type]
     for (let token = 0; token < count; token++) {
       for (let head = 0; head < heads; head++) {
         const from = ((row + token) * heads + head) * width
@@ -123,7 +126,7 @@ class BlockStore {
           else into.set(vectors.subarray(from, from + width), to)
           continue
         }
-        const scale = scaleOf(vectors, from, width)
+        const scale = scaleOf(vectors, from, width, maxCode)
         scales[head * BLOCK_TOKENS + place] = scale
         const inverse = scale === 0 ? 0 : 1 / scale
         for (let i = 0; i < width; i++) into[to + i * step] = Math.round(vectors[from + i]! * inverse)
@@ -135,8 +138,8 @@ class BlockStore {
     const { name, heads, width, byNumber } = this.#part
     const shape = byNumber ? [blocks, heads, width, BLOCK_TOKENS] : [blocks, heads, BLOCK_TOKENS, width]
     const view = this.#view(first, blocks)
-    const numbers = view instanceof Int8Array ? new Tensor('int8', view, shape) : new Tensor('float32', view, shape)
-    if (!this.#isQuantised) return [[`${name}${run}`, numbers]]
+    const numbers = tensorOf(view, shape)
+    if (!this.#isScaled) return [[`${name}${run}`, numbers]]
     const scales = new Tensor('float32', this.#scaleView(first, blocks), [blocks, heads, 1, BLOCK_TOKENS])
     return [
       [`${name}${run}`, numbers],
@@ -144,19 +147,23 @@ class BlockStore {
     ]
   }
 
+  get #isScaled(): boolean {
+    return this.#type !== 'f32'
+  }
+
   get #blockBytes(): number {
-    return this.#numbersPerBlock * (this.#isQuantised ? 1 : FLOAT_BYTES)
+    return this.#numbersPerBlock * KV_TYPE_BYTES[this.#type]
   }
 
   get #scaleBytes(): number {
-    return this.#scalesPerBlock * FLOAT_BYTES
+    return this.#scalesPerBlock * SCALE_BYTES
   }
 
-  #view(first: number, blocks: number): Float32Array | Int8Array {
+  #view(first: number, blocks: number): Numbers {
     const length = blocks * this.#numbersPerBlock
-    return this.#isQuantised
-      ? new Int8Array(this.#numbers, first * this.#blockBytes, length)
-      : new Float32Array(this.#numbers, first * this.#blockBytes, length)
+    const from = first * this.#blockBytes
+    if (this.#type === 'q8') return new Int8Array(this.#numbers, from, length)
+    return this.#type === 'q16' ? new Int16Array(this.#numbers, from, length) : new Float32Array(this.#numbers, from, length)
   }
 
   #scaleView(first: number, blocks: number): Float32Array {
@@ -164,9 +171,14 @@ class BlockStore {
   }
 }
 
-/** The largest number maps to ±127. */
-function scaleOf(numbers: Float32Array, from: number, count: number): number {
+function tensorOf(numbers: Numbers, shape: readonly number[]): Tensor {
+  if (numbers instanceof Int8Array) return new Tensor('int8', numbers, shape)
+  return numbers instanceof Int16Array ? new Tensor('int16', numbers, shape) : new Tensor('float32', numbers, shape)
+}
+
+/** The largest number maps to ±`maxCode`. */
+function scaleOf(numbers: Float32Array, from: number, count: number, maxCode: number): number {
   let largest = 0
   for (let i = from; i < from + count; i++) largest = Math.max(largest, Math.abs(numbers[i]!))
-  return Math.fround(largest / MAX_CODE)
+  return Math.fround(largest / maxCode)
 }

@@ -1,8 +1,9 @@
 import { cacheShape, windowOf } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 
-/** How keys and values are stored: `q8` is 8 bits with an f32 scale per token and head. */
-export type KvType = 'f32' | 'q8'
+/** How keys and values are stored: `q16` and `q8` are whole numbers of 16 and 8 bits with an f32 scale per token and head. */
+export const KV_TYPES = ['f32', 'q16', 'q8'] as const
+export type KvType = (typeof KV_TYPES)[number]
 
 /** Tokens of one block of the key-value memory. A multiple of the widest vector unit, so that a row's sums add up alike wherever it stands. */
 export const BLOCK_TOKENS = 64
@@ -41,12 +42,13 @@ export function attentionShape(config: ModelConfig, layer: number): AttentionSha
   }
 }
 
-const TYPE_BYTES: Readonly<Record<KvType, number>> = Object.freeze({ f32: 4, q8: 1 })
+/** Bytes of a stored number. */
+export const KV_TYPE_BYTES: Readonly<Record<KvType, number>> = Object.freeze({ f32: 4, q16: 2, q8: 1 })
 const SCALE_BYTES = 4
 
 /** Bytes of one token's keys and values in all layers. */
 export function kvTokenBytes(config: ModelConfig, type: KvType): number {
   const { heads, width, separateValues } = cacheShape(config)
-  const perVector = width * TYPE_BYTES[type] + (type === 'q8' ? SCALE_BYTES : 0)
+  const perVector = width * KV_TYPE_BYTES[type] + (type === 'f32' ? 0 : SCALE_BYTES)
   return config.layers * heads * perVector * (separateValues ? 2 : 1)
 }

@@ -7,7 +7,7 @@ import type { Pack } from './saved-packs.ts'
  */
 
 /** TensorProto.DataType */
-export const ONNX_TYPE = Object.freeze({ f32: 1, u8: 2, i8: 3, i32: 6, i64: 7, f16: 10 })
+export const ONNX_TYPE = Object.freeze({ f32: 1, u8: 2, i8: 3, i16: 5, i32: 6, i64: 7, f16: 10 })
 export type OnnxType = keyof typeof ONNX_TYPE
 
 /** AttributeProto.AttributeType */

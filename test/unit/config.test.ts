@@ -176,7 +176,7 @@ const BAD: readonly { key: SettingKey; flag: unknown; env?: string; says: RegExp
   { key: 'host', flag: 'some', env: 'some', says: /expected all, none, auto, a fraction/ },
   { key: 'ram', flag: '4 apples', env: '-1', says: /use a size such as 4GB/ },
   { key: 'disk', flag: 'GB', env: '1,5GB', says: /use a size such as 4GB/ },
-  { key: 'kv', flag: 'f16', env: 'q4', says: /choose one of f32, q8/ },
+  { key: 'kv', flag: 'f8', env: 'q4', says: /choose one of f32, q16, q8/ },
   { key: 'handover', flag: '3601', env: '-1', says: /whole number from 0 to 3600/ },
   { key: 'kvMemory', flag: 'much', env: '4XB', says: /use a size such as 4GB/ },
   { key: 'device', flag: 'gpu', env: 'CUDA', says: /choose one of auto, cpu, cuda, coreml, dml, webgpu/ },

@@ -1,13 +1,17 @@
 import { OnnxGraph } from '../onnx-graph.ts'
+import type { OnnxType } from '../onnx-graph.ts'
 import { BLOCK_TOKENS } from '../kv-shape.ts'
 import type { AttentionShape, KvType } from '../kv-shape.ts'
 
 /** TensorProto.DataType FLOAT, the `to` of Cast. */
 const TO_FLOAT = 1
+/** Of keys and values as inputs of a graph. */
+export const STORED_AS: Readonly<Record<KvType, OnnxType>> = Object.freeze({ f32: 'f32', q16: 'i16', q8: 'i8' })
 
 interface Attention {
   readonly graph: OnnxGraph
   readonly shape: AttentionShape
+  readonly type: KvType
   readonly isQuantised: boolean
   /** Query heads of a key-value head. */
   readonly group: number
@@ -22,7 +26,7 @@ interface Attention {
  * Attention of s tokens of one sequence over its blocks, which hold these tokens too. No weights: layers of one shape share it.
  *
  * Inputs: `queries` f32 [1, s, heads * keyWidth]; for each of `extents` runs of blocks e: `k<e>` [blocks, kvHeads, keyWidth, BLOCK_TOKENS]
- * and, unless values are keys, `v<e>` [blocks, kvHeads, BLOCK_TOKENS, valueWidth], for q8 each with a `k<e>_scale`, `v<e>_scale` f32
+ * and, unless values are keys, `v<e>` [blocks, kvHeads, BLOCK_TOKENS, valueWidth], unless they are f32 each with a `k<e>_scale`, `v<e>_scale` f32
  * [blocks, kvHeads, 1, BLOCK_TOKENS]; `mask` f32 [blocks of all extents, 1, 1, s, BLOCK_TOKENS]: 0 where a token sees a position, else
  * -Infinity; `sink_scores` f32 [heads] if the shape has sinks. Output: `attention` f32 [1, s, heads * valueWidth].
  *
@@ -31,10 +35,11 @@ interface Attention {
  */
 export function attentionGraph(shape: AttentionShape, type: KvType, extents: number): Uint8Array {
   const graph = new OnnxGraph('attention')
-  const isQuantised = type === 'q8'
+  const isQuantised = type !== 'f32'
   const attention: Attention = {
     graph,
     shape,
+    type,
     isQuantised,
     group: shape.heads / shape.kvHeads,
     runs: Array.from({ length: extents }, (_, e) => e),
@@ -55,10 +60,10 @@ export function attentionGraph(shape: AttentionShape, type: KvType, extents: num
 }
 
 /** What the blocks hold, as f32 and before their scales. */
-function addBlocks({ graph, shape, isQuantised, runs, keys, values }: Attention): void {
+function addBlocks({ graph, shape, type, isQuantised, runs, keys, values }: Attention): void {
   const { kvHeads, keyWidth, valueWidth, valuesAreKeys } = shape
   const block = (e: number, name: string, perBlock: readonly number[], output: string): void => {
-    graph.input(name, isQuantised ? 'i8' : 'f32', [`blocks${e}`, kvHeads, ...perBlock])
+    graph.input(name, STORED_AS[type], [`blocks${e}`, kvHeads, ...perBlock])
     if (!isQuantised) return
     graph.input(`${name}_scale`, 'f32', [`blocks${e}`, kvHeads, 1, BLOCK_TOKENS])
     graph.node('Cast', [name], [output], { to: TO_FLOAT })

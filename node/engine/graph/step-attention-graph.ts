@@ -1,5 +1,6 @@
 import { OnnxGraph } from '../onnx-graph.ts'
 import { BLOCK_TOKENS } from '../kv-shape.ts'
+import { STORED_AS } from './attention-graph.ts'
 import type { AttentionShape, KvType } from '../kv-shape.ts'
 
 /** TensorProto.DataType FLOAT, the `to` of Cast. */
@@ -17,7 +18,7 @@ const TO_FLOAT = 1
 export function stepAttentionGraph(shape: AttentionShape, type: KvType, sequences: number): Uint8Array {
   const { heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, sinks } = shape
   const group = heads / kvHeads
-  const isQuantised = type === 'q8'
+  const isQuantised = type !== 'f32'
   const each = Array.from({ length: sequences }, (_, i) => i)
   const graph = new OnnxGraph('step_attention')
   graph.input('queries', 'f32', [1, sequences, heads * keyWidth])
@@ -30,7 +31,7 @@ export function stepAttentionGraph(shape: AttentionShape, type: KvType, sequence
   graph.constant('factor', [], Float32Array.of(shape.scale))
 
   const store = (name: string, perBlock: readonly number[]): string => {
-    graph.input(name, isQuantised ? 'i8' : 'f32', ['blocks', kvHeads, ...perBlock])
+    graph.input(name, STORED_AS[type], ['blocks', kvHeads, ...perBlock])
     if (!isQuantised) return name
     graph.input(`${name}_scale`, 'f32', ['blocks', kvHeads, 1, BLOCK_TOKENS])
     graph.node('Cast', [name], [`${name}_f32`], { to: TO_FLOAT })

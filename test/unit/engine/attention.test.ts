@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Tensor } from 'onnxruntime-node'
 import { KvPool } from '../../../node/engine/kv-pool.ts'
-import { BLOCK_TOKENS } from '../../../node/engine/kv-shape.ts'
+import { BLOCK_TOKENS, KV_TYPES } from '../../../node/engine/kv-shape.ts'
 import type { AttentionShape, KvType } from '../../../node/engine/kv-shape.ts'
 import { Xoshiro128 } from '../../../node/engine/random.ts'
 import { WorkerAttention } from '../../../node/engine/worker-attention.ts'
@@ -117,20 +117,25 @@ for (const [name, shape] of Object.entries(SHAPES)) {
     }
   })
 
-  test(`${name}: 8-bit keys and values are off by less than 2 % of the values' range`, async () => {
-    for (const place of PLACES) {
-      const sequence = sequenceOf(shape, place.past + place.rows, place.rows)
-      const expected = reference(shape, sequence, place.past, place.rows)
-      const actual = await attend(shape, 'q8', sequence, place)
-      let worst = 0
-      for (const [i, value] of actual.entries()) worst = Math.max(worst, Math.abs(value - expected[i]!))
-      assert.ok(worst > 0 && worst < 0.08, `${name} ${JSON.stringify(place)}: ${worst}`)
-    }
-  })
+  for (const [type, range] of [
+    ['q8', 0.02],
+    ['q16', 1e-4],
+  ] as const) {
+    test(`${name}: ${type} keys and values are off by less than ${range} of the values' range`, async () => {
+      for (const place of PLACES) {
+        const sequence = sequenceOf(shape, place.past + place.rows, place.rows)
+        const expected = reference(shape, sequence, place.past, place.rows)
+        const actual = await attend(shape, type, sequence, place)
+        let worst = 0
+        for (const [i, value] of actual.entries()) worst = Math.max(worst, Math.abs(value - expected[i]!))
+        assert.ok(worst > 0 && worst < 4 * range, `${name} ${JSON.stringify(place)}: ${worst}`)
+      }
+    })
+  }
 }
 
 test('what another sequence left in a block, even NaN, does not show', async () => {
-  for (const type of ['f32', 'q8'] as const) {
+  for (const type of KV_TYPES) {
     const pool = new KvPool(GROUPED, type, 16)
     pool.grow(16)
     const spoilt = new Float32Array(BLOCK_TOKENS * GROUPED.kvHeads * GROUPED.keyWidth).fill(Number.NaN)
@@ -143,7 +148,7 @@ test('what another sequence left in a block, even NaN, does not show', async () 
 
 for (const [name, shape] of Object.entries(SHAPES)) {
   test(`${name}: sequences that go a step together get the bits that each gets alone`, async () => {
-    for (const type of ['f32', 'q8'] as const) {
+    for (const type of KV_TYPES) {
       const pool = new KvPool(shape, type, 16)
       pool.grow(16)
       // Two over three blocks, one over scattered blocks, one over a single block, and a prompt between them.

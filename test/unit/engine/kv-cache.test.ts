@@ -119,21 +119,26 @@ test('memory is bounded: what was taken ahead is given back, and a pass without 
   assert.equal(trunk.kv.usedBytes, 0)
 })
 
-test('8-bit keys and values take a quarter of the memory and hardly change the logits', async (t) => {
-  const exact = await open(t)
-  const rough = await open(t, () => ({ type: 'q8', limitBytes: 2 ** 28 }))
-  assert.ok(rough.trunk.kv.tokenBytes < 0.4 * exact.trunk.kv.tokenBytes)
-  const expected = (await feed(exact, exact.trunk.createCache(), tokens(150))).logits
-  const cache = rough.trunk.createCache()
-  await feed(rough, cache, tokens(100))
-  const actual = (await feed(rough, cache.fork(100), tokens(150).slice(100))).logits
-  let difference = 0
-  let scale = 0
-  for (const [i, value] of expected.entries()) {
-    difference += (value - actual[i]!) ** 2
-    scale += value ** 2
-  }
-  const error = Math.sqrt(difference / scale)
-  t.diagnostic(`error of logits ${error.toExponential(1)}`)
-  assert.ok(error > 0 && error < 0.05, `error of logits ${error}`)
-})
+for (const [type, memory, bound] of [
+  ['q8', 0.4, 0.05],
+  ['q16', 0.6, 2e-4],
+] as const) {
+  test(`keys and values in ${type} take less memory and hardly change the logits`, async (t) => {
+    const exact = await open(t)
+    const rough = await open(t, () => ({ type, limitBytes: 2 ** 28 }))
+    assert.ok(rough.trunk.kv.tokenBytes <= memory * exact.trunk.kv.tokenBytes)
+    const expected = (await feed(exact, exact.trunk.createCache(), tokens(150))).logits
+    const cache = rough.trunk.createCache()
+    await feed(rough, cache, tokens(100))
+    const actual = (await feed(rough, cache.fork(100), tokens(150).slice(100))).logits
+    let difference = 0
+    let scale = 0
+    for (const [i, value] of expected.entries()) {
+      difference += (value - actual[i]!) ** 2
+      scale += value ** 2
+    }
+    const error = Math.sqrt(difference / scale)
+    t.diagnostic(`error of logits ${error.toExponential(1)}`)
+    assert.ok(error > 0 && error < bound, `error of logits ${error}`)
+  })
+}

@@ -13,7 +13,17 @@ import { temporaryDir } from '../../helpers/temporary-dir.ts'
 const MAIN = fileURLToPath(new URL('../../../node/main.ts', import.meta.url))
 
 test('variants are read as they are written', () => {
-  for (const name of ['f32', 'f16', 'q8:16', 'q4:32', 'q4:64+trunk-q8', 'q8:128+kv-q8', 'q4:64+trunk-q8+kv-q8', 'f32+kv-q8']) {
+  for (const name of [
+    'f32',
+    'f16',
+    'q8:16',
+    'q4:32',
+    'q4:64+trunk-q8',
+    'q8:128+kv-q8',
+    'q4:64+trunk-q8+kv-q8',
+    'f32+kv-q16',
+    'f32+kv-q8',
+  ]) {
     assert.equal(variantName(parseVariant(name)), name)
   }
   assert.equal(variantName(parseVariant(' q4 ')), 'q4:64')
