@@ -29,13 +29,30 @@ function setUp(latencyMs: Record<string, () => number>) {
       return { queueUs: 0, computeUs: 0 }
     },
   })
-  const links = { size: 2, get: clientOf, isOpening: () => false, canImprove: () => false }
+  const clients = new Map(Object.keys(latencyMs).map((peer) => [peer, clientOf(peer)]))
+  let better = ''
+  const links = {
+    size: 2,
+    get: (peer: string) => clients.get(peer),
+    isOpening: () => false,
+    canImprove: (peer: string) => peer === better,
+    improve: async (peer: string) => {
+      better = ''
+      clients.set(peer, clientOf(peer))
+      return true
+    },
+  }
   const model = { id: 'm', digest: '00', manifest: { config: { layers: 1, experts: 1, hiddenSize: 4 } } }
   const keeper = new LinkKeeper(
     { links, holders, costs, records: {}, announcers: () => [], onUnreachable: () => {}, log: () => {} } as unknown as LinkKeeperComponents,
     [model as unknown as DrivenModel],
   )
-  return { keeper, costs, calls, pass: (ms: number) => (now += ms) }
+  /** The peer is connected in a better way now. */
+  const improve = (peer: string): Promise<void> => {
+    better = peer
+    return keeper.connected(peer)
+  }
+  return { keeper, costs, calls, improve, pass: (ms: number) => (now += ms) }
 }
 
 test('a host that seemed slow while it started is probed again soon, one that is as good as the others is not', async () => {
@@ -64,4 +81,16 @@ test('a host that stays slow is probed less and less often', async () => {
     last = calls['zoe']!
   }
   assert.ok(probesAfter.length >= 2 && probesAfter.length <= 4, `probed after ${probesAfter.join(', ')} s`)
+})
+
+test('a better link is measured at once, also while the old one still is, and by its own calls alone', async () => {
+  let farMs = 400
+  const { keeper, costs, improve } = setUp({ ada: () => 50, zoe: () => farMs })
+  const first = keeper.tick()
+  await delay(100)
+  farMs = 1
+  await improve('zoe')
+  assert.ok(costs.counts('zoe').overheadUs! < 30_000, `${costs.counts('zoe').overheadUs}`)
+  await first
+  assert.ok(costs.counts('zoe').overheadUs! < 30_000, `${costs.counts('zoe').overheadUs}`)
 })
