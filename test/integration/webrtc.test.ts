@@ -28,7 +28,7 @@ import { temporaryDir } from '../helpers/temporary-dir.ts'
 import { until } from '../helpers/until.ts'
 
 /** Of the golden ones. */
-const PROMPTS = 5
+const PROMPTS = 3
 /** Nobody reaches such a node directly but over WebRTC. */
 const HIDDEN = Object.freeze({ listen: [] as string[], relay: 'off', punchBy: ['webrtc'], punchPort: 0 })
 const BIT_EQUAL = Object.freeze({ wire: 'f32', combine: 'driver', logprobs: 5 } as const)
