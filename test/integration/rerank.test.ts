@@ -21,10 +21,8 @@ test('a host that goes from 2,600 ms over a relay to a direct link is preferred 
   const swarm = await createSwarm(t)
   const relay = await swarm.start({ host: 'none', relay: 'on' })
   const other = await swarm.start({ relay: 'off', host: 'all' })
-  const [far, near] = await (async () => {
-    const lines = [await startSlowLine(t, relay.addresses[0]!, 0), await startSlowLine(t, relay.addresses[0]!, 0)] as const
-    return [lines, await swarm.start({ listen: [], relay: 'off', host: 'all', punchPort: 0, mdns: false, bootstrap: [lines[1].address] })]
-  })()
+  const far = [await startSlowLine(t, relay.addresses[0]!, 0), await startSlowLine(t, relay.addresses[0]!, 0)] as const
+  const near = await swarm.start({ listen: [], relay: 'off', host: 'all', punchPort: 0, bootstrap: [far[1].address] })
   await until(() => near.status().relay.using.length === 1, { what: 'the reservation of the host' })
   const slow = await startSlowLine(t, other.addresses[0]!, OTHER_ONE_WAY_MS)
   const newcomer = await startNewcomer(t, swarm, [slow.address, far[0].address], [])
