@@ -41,6 +41,8 @@ export class ScratchTensors {
       })
       for (const end of await Promise.allSettled(reads)) if (end.status === 'rejected') throw end.reason
       await scratch.#file.writeFile(copy)
+      // Megabytes that would otherwise wait for the garbage collector.
+      copy.buffer.transfer(0)
       return scratch
     } catch (error) {
       await scratch.close()
