@@ -56,7 +56,7 @@ function setUp(latencyMs: Record<string, () => number>) {
 }
 
 test('a host that seemed slow while it started is probed again soon, one that is as good as the others is not', async () => {
-  let slowMs = 40
+  let slowMs = 80
   const { keeper, costs, calls, pass } = setUp({ ada: () => 1, zoe: () => slowMs })
   await keeper.tick()
   assert.ok(costs.counts('zoe').overheadUs! > 5 * costs.counts('ada').overheadUs!)
@@ -66,11 +66,11 @@ test('a host that seemed slow while it started is probed again soon, one that is
   await keeper.tick()
   assert.equal(calls['ada'], before['ada'])
   assert.ok(calls['zoe']! > before['zoe']!)
-  assert.ok(costs.counts('zoe').overheadUs! < 20_000)
+  assert.ok(costs.counts('zoe').overheadUs! < 40_000)
 })
 
 test('a host that stays slow is probed less and less often', async () => {
-  const { keeper, calls, pass } = setUp({ ada: () => 1, zoe: () => 15 })
+  const { keeper, calls, pass } = setUp({ ada: () => 1, zoe: () => 60 })
   await keeper.tick()
   const probesAfter: number[] = []
   let last = calls['zoe']!
