@@ -38,11 +38,14 @@ export class NoRouteError extends MeshError {
   override name = 'NoRouteError'
   readonly layer: number
   readonly expert: number
+  /** Whether hosts were there and stayed busy for as long as was waited for them. */
+  readonly wasBusy: boolean
 
-  constructor(layer: number, expert: number, reason: string) {
+  constructor(layer: number, expert: number, reason: string, wasBusy = false) {
     super(`no live host serves expert ${expert} of layer ${layer}: ${reason}`)
     this.layer = layer
     this.expert = expert
+    this.wasBusy = wasBusy
   }
 }
 

@@ -13,7 +13,7 @@ import { planDispatch } from '../router/dispatch-plan.ts'
 import { CancelScope } from './cancel-scope.ts'
 import { callOf, groupOf } from './expert-group.ts'
 import type { ExpertGroup, ExpertRun, LayerWork } from './expert-group.ts'
-import { afterBusy, busyMs, exclude, NOBODY, whyNobody } from './excluded.ts'
+import { afterBusy, busyMs, exclude, NOBODY, wereBusy, whyNobody } from './excluded.ts'
 import type { Excluded } from './excluded.ts'
 import type { Candidate, Holders } from './holders.ts'
 import type { WireType } from './query.ts'
@@ -106,7 +106,10 @@ export class Dispatcher {
       try {
         return await this.#runRuns(context, work, work.runs, NOBODY)
       } catch (error) {
-        const isHopeless = !isMeshError(error, 'NoRouteError') || !this.#components.isAnnounced(context.model, error as NoRouteError)
+        const isHopeless =
+          !isMeshError(error, 'NoRouteError') ||
+          (error as NoRouteError).wasBusy ||
+          !this.#components.isAnnounced(context.model, error as NoRouteError)
         // From the first failure on: a host that fell silent took its time to fail, and may have a new link by now.
         deadline ??= performance.now() + PATIENCE_MS
         if (isHopeless || performance.now() > deadline) throw error
@@ -137,7 +140,7 @@ export class Dispatcher {
       // One look-up finds the hosts of one shard; the layer's other experts may lie in others.
       if (sought.has(orphan.expert)) {
         const pardoned = await afterBusy(context.scope, excluded)
-        if (pardoned === null) throw new NoRouteError(work.layer, orphan.expert, whyNobody(excluded))
+        if (pardoned === null) throw new NoRouteError(work.layer, orphan.expert, whyNobody(excluded), wereBusy(excluded))
         excluded = pardoned
         continue
       }
@@ -218,7 +221,7 @@ export class Dispatcher {
         const [run] = assigned.group.runs
         const why = `${whyNobody(others)}, the last so: ${first.error.message}`
         const pardoned = await afterBusy(context.scope, others)
-        if (pardoned === null) throw new NoRouteError(work.layer, run!.expert, why)
+        if (pardoned === null) throw new NoRouteError(work.layer, run!.expert, why, wereBusy(others))
         others = pardoned
       }
       context.tally.retry()

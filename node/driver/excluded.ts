@@ -15,10 +15,16 @@ export interface Excluded {
 
 export const NOBODY: Excluded = { peers: [], busyUntil: new Map(), busySince: null }
 
+/** Whether all that could serve some rows were only busy. */
+export function wereBusy({ peers, busyUntil }: Excluded): boolean {
+  return peers.length > 0 && busyUntil.size === peers.length
+}
+
 /** What to say of an expert that none of them and nobody else served. */
-export function whyNobody({ peers, busyUntil }: Excluded): string {
+export function whyNobody(excluded: Excluded): string {
+  const { peers } = excluded
   if (peers.length === 0) return 'nobody announces it'
-  const what = busyUntil.size === peers.length ? 'busy' : 'failed'
+  const what = wereBusy(excluded) ? 'busy' : 'failed'
   if (peers.length > 1) return what === 'busy' ? `${peers.length} hosts were busy` : `${peers.length} hosts failed`
   return what === 'busy' ? 'its only host was busy' : 'its only host failed'
 }
