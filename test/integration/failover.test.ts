@@ -81,11 +81,16 @@ test('no misdeed of a host spoils an answer that an honest one can give', { time
     await t.test(`one that ${name}`, { timeout: 30_000 }, async (tt) => {
       const rogue = await startRogueHost(tt, { swarm: swarm.name, connectTo: driver.addresses, model: swarm.model, misdeed })
       await until(() => peerOf(driver, rogue.peer)?.rttMs != null, { what: 'the driver has measured the rogue' })
-      const startedAt = performance.now()
-      const answer = await ask(driver, PROMPT, FIELDS)
-      const ms = performance.now() - startedAt
-      assertSame(answer, expected, name)
-      assert.ok(rogue.calls > 0, 'the rogue was never called')
+      // A host that seemed slow while it started is not called until it was measured anew.
+      const { answer, ms } = await until(
+        async () => {
+          const startedAt = performance.now()
+          const asked = await ask(driver, PROMPT, FIELDS)
+          assertSame(asked, expected, name)
+          return rogue.calls > 0 ? { answer: asked, ms: performance.now() - startedAt } : null
+        },
+        { what: 'a call to the rogue' },
+      )
       assert.ok(answer.report.calls.retried > 0)
       assert.deepEqual(
         answer.report.hosts.map(({ peer }) => peer),
