@@ -2,15 +2,17 @@ import { createConnection, createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Teardown } from './swarm.ts'
 
-/** A line to a node of this machine that takes time; how much may change. */
+/** A line to a node of this machine that takes time, and can fall silent while its connections stay open. */
 export interface SlowLine {
   readonly address: string
+  /** May change while the line is at rest, and upwards. */
   oneWayMs: number
+  isSilent: boolean
 }
 
 /** Another address of a node, over which everything takes `oneWayMs` longer each way. `target`: a multiaddr with a TCP port. */
 export async function startSlowLine(t: Teardown, target: string, oneWayMs: number): Promise<SlowLine> {
-  const line = { address: '', oneWayMs }
+  const line = { address: '', oneWayMs, isSilent: false }
   const sockets = new Set<Socket>()
   const port = Number(/tcp\/(\d+)/.exec(target)![1])
   const server = createServer((inbound) => {
@@ -21,9 +23,9 @@ export async function startSlowLine(t: Teardown, target: string, oneWayMs: numbe
     ] as const) {
       sockets.add(from)
       from.setNoDelay(true)
-      // Timers of equal length end in the order in which they were set; the delay must change only while the line is at rest, and upwards.
-      from.on('data', (bytes) => setTimeout(() => to.destroyed || to.write(bytes), line.oneWayMs))
-      from.on('close', () => setTimeout(() => to.destroy(), line.oneWayMs))
+      // Timers of equal length end in the order in which they were set.
+      from.on('data', (bytes) => setTimeout(() => line.isSilent || to.destroyed || to.write(bytes), line.oneWayMs))
+      from.on('close', () => setTimeout(() => line.isSilent || to.destroy(), line.oneWayMs))
       from.on('error', () => to.destroy())
     }
   })

@@ -1,11 +1,9 @@
 /** Peers that nobody can dial, reached through relays. */
 import assert from 'node:assert/strict'
-import { createConnection, createServer } from 'node:net'
-import type { AddressInfo, Socket } from 'node:net'
 import { test } from 'node:test'
-import type { TestContext } from 'node:test'
 import { multiaddr } from '@multiformats/multiaddr'
 import { startBarePeer } from '../helpers/bare-peer.ts'
+import { startSlowLine } from '../helpers/slow-line.ts'
 import { ask, createSwarm, untilReady } from '../helpers/swarm.ts'
 import { until } from '../helpers/until.ts'
 
@@ -70,12 +68,12 @@ test('an answer goes on when the relay in use is lost and another leads to the h
 test('a relay that falls silent without a word is left for another', { timeout: 60_000 }, async (t) => {
   const swarm = await createSwarm(t)
   const relay = await swarm.start({ host: 'none', relay: 'on' })
-  const pipe = await startPipe(t, relay.addresses[0]!)
-  const node = await swarm.start({ ...UNREACHABLE, host: 'none', bootstrap: [pipe.address] })
+  const line = await startSlowLine(t, relay.addresses[0]!, 0)
+  const node = await swarm.start({ ...UNREACHABLE, host: 'none', bootstrap: [line.address] })
   await until(() => node.status().relay.using.includes(relay.peer), { what: 'the first reservation' })
   const other = await swarm.start({ host: 'none', relay: 'on', bootstrap: relay.addresses })
   await until(() => node.status().relay.using.length === 2, { what: 'the second reservation' })
-  pipe.fallSilent()
+  line.isSilent = true
   await until(() => node.status().relay.using.join() === other.peer, { what: 'the silent relay is left', timeoutMs: 25_000 })
 })
 
@@ -88,29 +86,3 @@ test('a peer is not taken for another whose addresses it claims', { timeout: 30_
   await assert.rejects(mesh.dial(multiaddr(`${address.toString()}/p2p/${honest.peer}`), { signal: AbortSignal.timeout(5_000) }), /peer/i)
   assert.equal(mesh.getConnections().length, 0)
 })
-
-/** A TCP proxy before a node, which can stop passing anything on while its connections stay open. */
-async function startPipe(t: TestContext, target: string): Promise<{ address: string; fallSilent: () => void }> {
-  const sockets = new Set<Socket>()
-  let isSilent = false
-  const port = Number(/tcp\/(\d+)/.exec(target)![1])
-  const server = createServer((inbound) => {
-    const outbound = createConnection({ host: '127.0.0.1', port })
-    for (const [from, to] of [
-      [inbound, outbound],
-      [outbound, inbound],
-    ] as const) {
-      sockets.add(from)
-      from.on('data', (bytes) => isSilent || to.write(bytes))
-      from.on('close', () => isSilent || to.destroy())
-      from.on('error', () => to.destroy())
-    }
-  })
-  t.after(() => {
-    server.close()
-    for (const socket of sockets) socket.destroy()
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port: own } = server.address() as AddressInfo
-  return { address: target.replace(/tcp\/\d+/, `tcp/${own}`), fallSilent: () => void (isSilent = true) }
-}

@@ -1,16 +1,9 @@
 /** What stands in the way of real people beyond the sixteen pairs. */
 import assert from 'node:assert/strict'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { after, describe, test } from 'node:test'
-import { createBlobStore } from '../../node/model/blob-store.ts'
-import { ensureEmbeddedModel } from '../../node/model/embedded.ts'
+import { describe, test } from 'node:test'
 import type { SideInit } from '../../scripts/natlab/lab.ts'
-import { pairTable } from '../../scripts/natlab/pair-table.ts'
-import { runPair } from '../../scripts/natlab/pair-run.ts'
-import type { PairResult } from '../../scripts/natlab/pair-run.ts'
 import { missingRequirement } from '../../scripts/natlab/requirements.ts'
+import { openPairLab, PAIR_TIMEOUT_MS } from '../helpers/pair-lab.ts'
 
 interface Row {
   readonly name: string
@@ -44,21 +37,13 @@ const ROWS: readonly Row[] = [
 const CHOSEN = process.env['SKEIN_NATLAB_ROWS']?.split(',') ?? null
 
 const missing = await missingRequirement()
-const results = new Map<string, PairResult[]>()
 
 describe('special networks', { skip: missing ?? false }, async () => {
-  const dir = await mkdtemp(join(tmpdir(), 'skein-natlab-'))
-  const storeDir = join(dir, 'blobs')
-  await ensureEmbeddedModel(createBlobStore({ dir: storeDir }))
-  after(async () => {
-    console.log(pairTable(results))
-    await rm(dir, { recursive: true, force: true, maxRetries: 5 })
-  })
+  const lab = await openPairLab()
   for (const { name, a, b, ends, isHostPublic } of ROWS) {
     if (CHOSEN !== null && !CHOSEN.includes(name)) continue
-    test(name, { timeout: 180_000 }, async () => {
-      const result = await runPair({ a, b, delayMs: 5, publicDelayMs: 10, dir: join(dir, 'run'), storeDir, directWithinMs: 20_000 })
-      results.set(name, [result])
+    test(name, { timeout: PAIR_TIMEOUT_MS }, async () => {
+      const result = await lab.run(name, { a, b })
       assert.ok(ends.includes(result.links.at(-1)!), `links ${result.links.join(', ')}`)
       assert.equal(result.isHostPublic, isHostPublic)
     })
