@@ -78,8 +78,7 @@ async function untilConnected(look: () => Promise<NetworkReport>, daemon: Backgr
   for (;;) {
     const network = await look()
     if (network.swarm.isAdmitted && network.peers.some(({ links }) => links.length > 0)) return network
-    const isRefused = network.refused.length > 0 && network.peers.every(({ links }) => links.length === 0)
-    if (performance.now() > deadline || (isRefused && network.unreachable.length === 0)) {
+    if (performance.now() > deadline || isRefusedByAll(network)) {
       const reasons = [
         ...network.refused.map(({ reason }) => reason),
         ...network.unreachable.map(({ address, reason }) => `${address}: ${reason}`),
@@ -91,6 +90,14 @@ async function untilConnected(look: () => Promise<NetworkReport>, daemon: Backgr
     }
     await delay(POLL_MS)
   }
+}
+
+/** A connection to a peer that has refused is open a moment longer, and its address may fail at the next try: neither is a reason to wait. */
+function isRefusedByAll({ refused, peers, unreachable }: NetworkReport): boolean {
+  const refusers = new Set(refused.map(({ peer }) => peer))
+  const isOpen = peers.some(({ peer, links }) => links.length > 0 && !refusers.has(peer))
+  const isPending = unreachable.some(({ address }) => !refusers.has(address.split('/p2p/').at(-1)!))
+  return refusers.size > 0 && !isOpen && !isPending
 }
 
 /** The ledger tells who holds what soon after the first connection; it is not waited for long, for maybe nobody does. */

@@ -79,8 +79,8 @@ test('an invite is all that a newcomer of a private swarm needs', { timeout: 120
   assert.ok(full.stdout.includes(founder.peer) && !full.stdout.includes(secret))
 
   const second = newcomer(swarm, 'second')
-  const refused = await skein(['join', invite, ...second.flags])
-  assert.equal(refused.code, 1)
+  const refused = await skein(['join', invite, '--wait', '30', ...second.flags])
+  assert.equal(refused.code, 1, refused.stderr)
   assert.match(refused.stderr, /as many nodes as it may: ask for a new one/)
   // It tries on in the background, and its own commands answer.
   assert.equal((await skein(['status', '--data', second.data])).code, 0)
