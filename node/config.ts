@@ -11,6 +11,7 @@ import type { Device } from './engine/device.ts'
 import { KV_TYPES } from './engine/kv-shape.ts'
 import { ConfigError } from './errors.ts'
 import type { LogLevel } from './log.ts'
+import { defaultListen } from './net/listen-addresses.ts'
 import { PUNCH_WAYS } from './net/punch/ways.ts'
 import type { PunchWay } from './net/punch/ways.ts'
 import { RELAY_DEFAULTS } from './net/relay-server.ts'
@@ -30,6 +31,8 @@ export interface Config {
   /** Found the swarm as a private one if the node is in none of that name yet. */
   readonly isPrivate: boolean
   readonly listen: readonly string[]
+  /** Asked for, so that each of the addresses has to work; of the default ones those are left out that can't on this machine. */
+  readonly isListenChosen: boolean
   readonly bootstrap: readonly string[]
   readonly announce: readonly string[]
   /** Port 0: any. */
@@ -134,7 +137,8 @@ export function loadConfig(flags: RawSettings, env: NodeJS.ProcessEnv): Config {
     name,
     swarm,
     isPrivate: switchOf(pick('private').value, pick('private').from) ?? false,
-    listen: addresses(listOf('listen') ?? ['/ip4/0.0.0.0/tcp/4115'], pick('listen').from, false),
+    listen: addresses(listOf('listen') ?? defaultListen(), pick('listen').from, false),
+    isListenChosen: listOf('listen') !== undefined,
     bootstrap: addresses(listOf('bootstrap') ?? [], pick('bootstrap').from, true),
     announce: addresses(listOf('announce') ?? [], pick('announce').from, false),
     punch: Object.freeze({

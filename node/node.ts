@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Connection } from '@libp2p/interface'
 import { Registry } from 'prom-client'
 import { createLedger, createLedgerReplication } from '../crdt/index.ts'
-import { createExpertHandler, EXPERT_LIMITS, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
+import { EXPERT_LIMITS, EXPERT_PROTOCOL } from '../protocols/expert/index.ts'
 import { createApi } from './api/api.ts'
 import { API_FILE } from './api/api-file.ts'
 import type { Config } from './config.ts'
@@ -21,6 +21,7 @@ import { createEngine } from './engine/onnx-engine.ts'
 import { expertMaps } from './expert-map.ts'
 import { ExpertCache } from './host/expert-cache.ts'
 import { ExpertHost } from './host/expert-host.ts'
+import { expertStreams } from './host/expert-streams.ts'
 import { Handover } from './host/handover.ts'
 import { HoldingsService, MAX_MANIFEST_BYTES, shardsOf } from './host/holdings-service.ts'
 import { Hosting } from './host/hosting.ts'
@@ -37,6 +38,7 @@ import { ExpertLinks } from './net/expert-links.ts'
 import { Greeter } from './net/greeter.ts'
 import { LinkWatch } from './net/link-watch.ts'
 import { loadIdentity } from './net/identity.ts'
+import { usableListen } from './net/listen-addresses.ts'
 import { Liveness } from './net/liveness.ts'
 import { createMesh, startMesh } from './net/mesh.ts'
 import { openMeshDatastore } from './net/mesh-datastore.ts'
@@ -112,12 +114,14 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       log: info,
     })
     const { gate } = swarmGate
+    const { listen, leftOut } = config.isListenChosen ? { listen: config.listen, leftOut: [] } : await usableListen(config.listen)
+    for (const { address, reason } of leftOut) info('listen.left_out', { address, reason })
     const mesh = await createMesh({
       privateKey,
       gate,
       onRefused: (peer, reason) => info('peer.refused', { peer, reason }),
       version: VERSION,
-      listen: config.listen,
+      listen,
       announce: config.announce,
       bootstrap: config.bootstrap,
       mdns: config.mdns,
@@ -255,7 +259,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const driver = new Driver({ dispatcher, counts: noted, completeness }, models, { wire: config.wire, combine: config.combine })
     life.onStop('driver', () => driver.stop())
 
-    await mesh.handle(EXPERT_PROTOCOL, expertHandler(host, info), {
+    await mesh.handle(EXPERT_PROTOCOL, expertStreams(host, info), {
       maxInboundStreams: EXPERT_LIMITS.maxStreamsPerPeer,
       runOnLimitedConnection: true,
     })
@@ -273,7 +277,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     }
     const directDialer = new DirectDialer({ mesh, log: info })
     await life.start('direct dialer', directDialer)
-    await startMesh(mesh, config.listen)
+    await startMesh(mesh, listen)
     await life.start('records', records)
     const relaying = new Relaying({ mesh, records, log: info }, { mode: config.relay.mode, swarm: gate.swarm.id })
     await life.start('relaying', relaying)
@@ -341,6 +345,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       rates,
       directDialer,
       isUpnpOn: config.upnp,
+      leftOut,
       relaying,
       watch,
       rejoiner,
@@ -384,16 +389,4 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     await life.stop()
     throw error
   }
-}
-
-function expertHandler(
-  host: ExpertHost,
-  log: (event: string, fields: Record<string, unknown>) => void,
-): Parameters<Awaited<ReturnType<typeof createMesh>>['handle']>[1] {
-  const handler = createExpertHandler({
-    serve: (call) => host.serve(call),
-    onFailure: (peer, error) => log('expert.failed', { peer, reason: error.message }),
-    onViolation: (peer, error) => log('expert.violation', { peer, reason: error.message }),
-  })
-  return (stream, connection) => handler(stream, connection.remotePeer.toString())
 }

@@ -14,7 +14,12 @@ export const SETTINGS = Object.freeze([
   { key: 'name', flag: '--name <name>', kind: 'text', help: 'name that other peers see (default: none)' },
   { key: 'swarm', flag: '--swarm <name>', kind: 'text', help: 'swarm to join (default: public)' },
   { key: 'private', flag: '--private', kind: 'switch', help: 'found a private swarm of that name, which others enter with an invite only' },
-  { key: 'listen', flag: '--listen <multiaddr...>', kind: 'list', help: 'addresses to listen on (default: /ip4/0.0.0.0/tcp/4115)' },
+  {
+    key: 'listen',
+    flag: '--listen <multiaddr...>',
+    kind: 'list',
+    help: 'addresses to listen on (default: port 4115 of TCP, and of QUIC where it runs, IPv4 and IPv6)',
+  },
   { key: 'bootstrap', flag: '--bootstrap <multiaddr...>', kind: 'list', help: 'peers to join the swarm through' },
   {
     key: 'announce',

@@ -14,6 +14,7 @@ export function diagnose(report: NetworkReport): Finding[] {
     membership(report),
     clock(report.clockAheadMs),
     ...ports(report),
+    ...leftOut(report),
     ...upnp(report),
     ...nat(report),
     reflectors(report),
@@ -57,6 +58,15 @@ function ports({ relay, addresses }: NetworkReport): Finding[] {
   ]
 }
 
+function leftOut({ leftOut: addresses }: NetworkReport): Finding[] {
+  return addresses.map(({ address, reason }) =>
+    note(
+      `does not listen on ${address}: ${reason}`,
+      'peers reach this node at its other addresses; to have this one too, mend that and start again',
+    ),
+  )
+}
+
 function upnp({ upnp: status, isUpnpOn, relay }: NetworkReport): Finding[] {
   if (!isUpnpOn)
     return relay.reach === 'public' ? [] : [note('UPnP is switched off', 'leave out --no-upnp to let a router forward the port')]
@@ -71,7 +81,7 @@ function upnp({ upnp: status, isUpnpOn, relay }: NetworkReport): Finding[] {
     return [
       note(
         'UPnP: no router answers',
-        'switch on UPnP (IGD 2) in the router, or forward TCP port 4115, and UDP and TCP port 4116, to this machine',
+        'switch on UPnP (IGD 2) in the router, or forward ports 4115 and 4116, both TCP and UDP, to this machine',
       ),
     ]
   return [

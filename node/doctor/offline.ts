@@ -1,10 +1,11 @@
-import { createConnection, createServer } from 'node:net'
+import { createConnection } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Config } from '../config.ts'
 import { loadIdentity } from '../net/identity.ts'
-import { hostOf, isPrivateHost } from '../net/operator.ts'
+import { listenFault, tcpFault } from '../net/listen-addresses.ts'
+import { isPrivateHost } from '../net/operator.ts'
 import { describeFailure } from '../net/rejoiner.ts'
 import { loadMembership } from '../swarm/swarm-file.ts'
 import { note, ok, problem } from './finding.ts'
@@ -25,7 +26,7 @@ export async function examineOffline(config: Config): Promise<Finding[]> {
     await identity(config),
     await swarm(config),
     ...interfaces(),
-    ...(await Promise.all(config.listen.map(listening))),
+    ...(await Promise.all(config.listen.map((address, i) => listening(config, address, i)))),
     await apiPort(config),
     ...(tried.length === 0
       ? [
@@ -73,31 +74,20 @@ function interfaces(): Finding[] {
   ]
 }
 
-async function listening(address: string): Promise<Finding> {
-  const parsed = multiaddr(address)
-  const port = Number(parsed.getComponents().find(({ name }) => name === 'tcp')?.value ?? NaN)
-  const host = hostOf(parsed)
-  if (Number.isNaN(port) || host === null) return ok(`${address} is not checked`)
-  const fault = await listenFault(host, port)
-  return fault === null
-    ? ok(`${address} can be listened on`)
-    : problem(`${address} can not be listened on: ${fault}`, 'stop the other program, or pass another --listen')
+async function listening({ isListenChosen }: Config, address: string, index: number): Promise<Finding> {
+  const fault = await listenFault(address)
+  if (fault === null) return ok(`${address} can be listened on`)
+  const text = `${address} can not be listened on: ${fault}`
+  return isListenChosen || index === 0
+    ? problem(text, 'stop the other program, or pass another --listen')
+    : note(text, 'the node does without it')
 }
 
 async function apiPort({ api }: Config): Promise<Finding> {
-  const fault = await listenFault(api.host, api.port)
+  const fault = await tcpFault(api.host, api.port)
   return fault === null
     ? ok(`API port ${api.port} is free`)
     : problem(`API port ${api.port}: ${fault}`, 'stop the other program, or pass another --api-port')
-}
-
-/** Why the port can't be listened on; null when it can. */
-function listenFault(host: string, port: number): Promise<string | null> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EADDRINUSE' ? 'it is in use' : error.message))
-    server.listen({ host, port }, () => server.close(() => resolve(null)))
-  })
 }
 
 async function bootstrapping(address: string): Promise<Finding> {

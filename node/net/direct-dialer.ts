@@ -3,6 +3,7 @@ import { BlockList, isIPv4, isIPv6 } from 'node:net'
 import type { Connection, PeerId, PeerUpdate } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { repeat } from '../repeat.ts'
+import { isQuic } from './dial-order.ts'
 import { linkKind } from './link-kind.ts'
 import type { Mesh } from './mesh.ts'
 import { hostOf, isPrivateHost } from './operator.ts'
@@ -98,9 +99,7 @@ export class DirectDialer {
       const worth = this.#worthDialling(addresses.map(({ multiaddr }) => multiaddr))
       if (worth.length === 0) return
       const named = worth.map((address) => (address.getComponents().at(-1)?.name === 'p2p' ? address : address.encapsulate(`/p2p/${peer}`)))
-      // Without force the relayed connection would be taken for good enough.
-      const connection = await mesh.dial(named, { force: true, signal: AbortSignal.any([signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)]) })
-      log('direct.opened', { peer, by: linkKind(connection) })
+      log('direct.opened', { peer, by: linkKind(await this.#dial(named)) })
     } catch (error) {
       if (signal.aborted) return
       this.#failures.set(peer, describeFailure(error as Error))
@@ -108,6 +107,23 @@ export class DirectDialer {
     } finally {
       this.#dialling.delete(peer)
     }
+  }
+
+  /** QUIC has a turn of its own, for a firewall that keeps TCP out lets it use up the whole time. Rejects with why TCP failed, if it was tried. */
+  async #dial(addresses: readonly Multiaddr[]): Promise<Connection> {
+    const { mesh } = this.#components
+    const turns = [addresses.filter((address) => !isQuic(address)), addresses.filter(isQuic)].filter(({ length }) => length > 0)
+    const failures: Error[] = []
+    for (const turn of turns) {
+      const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
+      try {
+        // Without force the relayed connection would be taken for good enough.
+        return await mesh.dial(turn, { force: true, signal })
+      } catch (error) {
+        failures.push(error as Error)
+      }
+    }
+    throw failures[0]!
   }
 
   #worthDialling(addresses: readonly Multiaddr[]): Multiaddr[] {

@@ -16,6 +16,7 @@ import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
 import type { Gatekeeper } from '../swarm/gatekeeper.ts'
 import { dhtProtocol } from '../swarm/swarm.ts'
+import { byDialOrder } from './dial-order.ts'
 import { directTls } from './direct-tls.ts'
 import { membership } from './membership.ts'
 import type { Membership } from './membership.ts'
@@ -105,7 +106,11 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     streamMuxers: [
       quietYamux({ streamOptions: { inactivityTimeout: STREAM_INACTIVITY_MS, maxStreamWindowSize: MAX_STREAM_WINDOW_BYTES } }),
     ],
-    connectionManager: { inboundConnectionThreshold: INBOUND_CONNECTIONS_PER_SECOND, maxConnections: MAX_CONNECTIONS },
+    connectionManager: {
+      inboundConnectionThreshold: INBOUND_CONNECTIONS_PER_SECOND,
+      maxConnections: MAX_CONNECTIONS,
+      addressSorter: byDialOrder,
+    },
     // It aborts connections whose pings are slow, which under a saturated CPU are those that work hardest; calls have deadlines of their own.
     connectionMonitor: { enabled: false },
     peerDiscovery: [
@@ -148,12 +153,16 @@ export async function startMesh(mesh: Mesh, listen: readonly string[]): Promise<
   } catch (error) {
     const causes = error instanceof AggregateError ? error.errors : [error]
     const inUse = causes.some(
-      (cause) => /EADDRINUSE/.test((cause as Error).message) || (cause as NodeJS.ErrnoException).code === 'EADDRINUSE',
+      // The second is what QUIC's library says.
+      (cause) => /EADDRINUSE|already in use/.test((cause as Error).message) || (cause as NodeJS.ErrnoException).code === 'EADDRINUSE',
     )
+    // libp2p's message has a line for each that failed.
+    const failed = listen.filter((address) => (error as Error).message.includes(`\n  ${address}: `))
+    const where = (failed.length > 0 ? failed : listen).join(' ')
     throw new ConfigError(
       inUse
-        ? `--listen ${listen.join(' ')}: the port is in use; stop the other program, or pass another --listen (tcp/0 takes any free port)`
-        : `--listen ${listen.join(' ')}: cannot listen: ${(error as Error).message}`,
+        ? `--listen ${where}: the port is in use; stop the other program, or pass another --listen (tcp/0 takes any free port)`
+        : `--listen ${where}: cannot listen: ${(error as Error).message}`,
       { cause: error },
     )
   }

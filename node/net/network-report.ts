@@ -2,6 +2,7 @@ import type { Connection } from '@libp2p/interface'
 import type { Reach as Mapping } from '../../protocols/punch/index.ts'
 import { linkKind } from './link-kind.ts'
 import type { LinkKind } from './link-kind.ts'
+import type { LeftOut } from './listen-addresses.ts'
 import type { LinkWatch } from './link-watch.ts'
 import type { Mesh } from './mesh.ts'
 import type { Puncher } from './punch/puncher.ts'
@@ -44,6 +45,8 @@ export interface NetworkReport {
   readonly peer: string
   readonly swarm: { readonly name: string; readonly isPrivate: boolean; readonly isAdmitted: boolean }
   readonly addresses: readonly string[]
+  /** Addresses on which it would listen if it could. */
+  readonly leftOut: readonly LeftOut[]
   readonly relay: RelayStatus
   /** Public peers that tell this node how they see it; null with punching switched off. */
   readonly reflectors: number | null
@@ -70,6 +73,7 @@ export interface NetworkReporterComponents {
   readonly directDialer: Pick<DirectDialer, 'failure'>
   /** Whether this node may ask routers to forward ports. */
   readonly isUpnpOn: boolean
+  readonly leftOut: readonly LeftOut[]
   /** Live members of the ledger's view, with their names. */
   readonly members: () => ReadonlyMap<string, string | null>
   readonly swarm: () => NetworkReport['swarm']
@@ -121,6 +125,7 @@ export class NetworkReporter {
       peer: mesh.peerId.toString(),
       swarm: swarm(),
       addresses: mesh.getMultiaddrs().map(String),
+      leftOut: this.#components.leftOut,
       relay: relaying.status(),
       reflectors: puncher?.reflectorHosts ?? null,
       nat: puncher === null ? null : await lookWithin(puncher, LOOK_TIMEOUT_MS),

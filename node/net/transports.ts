@@ -4,6 +4,8 @@ import type { WebRTCTransportComponents } from '@libp2p/webrtc'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { QUIC_V1, WebSockets, WebSocketsSecure } from '@multiformats/multiaddr-matcher'
+import { ConfigError } from '../errors.ts'
+import { loadQuic } from './quic.ts'
 import { WebRtcTransport } from './webrtc/transport.ts'
 
 /** What transports are made of; libp2p gives it. */
@@ -24,7 +26,7 @@ const KINDS: readonly Kind[] = [
   {
     name: 'quic',
     matches: (address) => QUIC_V1.exactMatch(address),
-    load: async () => (await import('@chainsafe/libp2p-quic')).quic(),
+    load: loadQuic,
   },
   {
     name: 'websocket',
@@ -33,13 +35,25 @@ const KINDS: readonly Kind[] = [
   },
 ]
 
-/** QUIC and WebSocket: loaded now where `listen` has an address of theirs, else when a peer is dialled that has. WebRTC: loaded when used. */
+/**
+ * QUIC and WebSocket: loaded now where `listen` has an address of theirs, else when a peer is dialled that has. WebRTC: loaded when used.
+ * Throws `ConfigError` naming the address whose transport does not run on this machine.
+ */
 export async function moreTransports(listen: readonly string[]): Promise<CreateTransport[]> {
   const addresses = listen.map((address) => multiaddr(address))
   const kinds = await Promise.all(
     KINDS.map(async (kind): Promise<CreateTransport> => {
-      if (addresses.some((address) => kind.matches(address))) return await kind.load()
-      return (components) => new LateTransport(kind, components)
+      const wanted = addresses.find((address) => kind.matches(address))
+      if (wanted === undefined) return (components) => new LateTransport(kind, components)
+      return await kind.load().catch((error: Error) => {
+        const [reason] = error.message.split('\n')
+        throw new ConfigError(
+          `--listen ${wanted.toString()}: ${kind.name} does not run on this machine (${reason}): leave this address out`,
+          {
+            cause: error,
+          },
+        )
+      })
     }),
   )
   return [...kinds, (components) => new WebRtcTransport(components)]

@@ -1,5 +1,6 @@
 /** Whatever is wrong with flags, files, requests or peers: one clear error, and the daemon goes on serving. */
 import assert from 'node:assert/strict'
+import { createSocket } from 'node:dgram'
 import { cp, open, rm, truncate, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
@@ -81,12 +82,24 @@ describe('bad input', { timeout: 240_000 }, () => {
       t.after(() => server.close())
       await new Promise((resolve) => server.once('listening', resolve))
       const { port } = server.address() as AddressInfo
+      const udp = createSocket('udp4').bind(0, '127.0.0.1')
+      t.after(() => udp.close())
+      await new Promise((resolve) => udp.once('listening', resolve))
       const common = ['up', '--store', swarm().storeDir, '--no-mdns', '--host', 'none', '--data', await temporaryDir(t)]
       const free = ['--listen', '/ip4/127.0.0.1/tcp/0']
       const api = await skein([...common, ...free, '--api-port', String(port)])
       assertLastLine(api, USAGE, new RegExp(`^skein: port ${port} of 127.0.0.1 is in use: choose another with --api-port`))
       const listen = await skein([...common, '--listen', `/ip4/127.0.0.1/tcp/${port}`, '--api-port', '0'])
       assertLastLine(listen, USAGE, new RegExp(`^skein: --listen /ip4/127.0.0.1/tcp/${port}: the port is in use; stop the other program`))
+      const quic = await skein([
+        ...common,
+        '--listen',
+        '/ip4/127.0.0.1/tcp/0',
+        `/ip4/127.0.0.1/udp/${udp.address().port}/quic-v1`,
+        '--api-port',
+        '0',
+      ])
+      assertLastLine(quic, USAGE, new RegExp(`^skein: --listen /ip4/127.0.0.1/udp/${udp.address().port}/quic-v1: the port is in use`))
       await assertServing()
     })
 

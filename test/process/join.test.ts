@@ -164,7 +164,10 @@ test('without a daemon doctor examines what it can', { timeout: 60_000 }, async 
   const problems = findings.filter(({ level }) => level === 'problem')
   assert.deepEqual(
     problems.map(({ what }) => what.replaceAll(/\d+/g, 'N')),
-    ['/ipN/N.N.N.N/tcp/N can not be listened on: it is in use', 'bootstrap /ipN/N.N.N.N/tcp/N/pNp/…xNnXTN: connect ECONNREFUSED N.N.N.N:N'],
+    [
+      '/ipN/N.N.N.N/tcp/N can not be listened on: the port is in use',
+      'bootstrap /ipN/N.N.N.N/tcp/N/pNp/…xNnXTN: connect ECONNREFUSED N.N.N.N:N',
+    ],
   )
   assert.ok(problems.every(({ advice }) => advice !== null))
 })

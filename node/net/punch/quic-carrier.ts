@@ -2,16 +2,11 @@ import type { Connection, Listener, MultiaddrConnection, PeerId, Transport } fro
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Endpoint } from '../../../protocols/punch/index.ts'
+import { QUIC_OPTIONS } from '../quic.ts'
 import type { Face } from './face.ts'
 import { preparedUpgrader } from './prepared-upgrader.ts'
 import type { TransportParts } from './transport-parts.ts'
 import { familyOf } from './udp-punch.ts'
-
-/** Holds the mappings of routers, which forget UDP after 30 s and more. */
-const KEEP_ALIVE_MS = 15_000
-/** Two keep-alives may be lost. */
-const MAX_IDLE_MS = 40_000
-const MAX_STREAMS = 1_024
 
 interface Quic {
   readonly transport: Transport
@@ -92,9 +87,7 @@ export class QuicCarrier {
   async #start(): Promise<Quic> {
     const { quic } = await import('@chainsafe/libp2p-quic')
     const transport = quic({
-      keepAliveInterval: KEEP_ALIVE_MS,
-      maxIdleTimeout: MAX_IDLE_MS,
-      maxConcurrentStreamLimit: MAX_STREAMS,
+      ...QUIC_OPTIONS,
       // Faces are on IPv4 loopback, whatever the family of the path.
       ipv6: false,
     })(this.#parts)

@@ -103,6 +103,7 @@ export const SCRIPTED_NETWORK: NetworkDoor = {
     peer: 'peer-b',
     swarm: { name: 'test', isPrivate: true, isAdmitted: true },
     addresses: [],
+    leftOut: [],
     relay: SWARM.relay,
     reflectors: 0,
     nat: null,

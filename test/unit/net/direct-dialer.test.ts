@@ -14,7 +14,7 @@ const NEAR = '/ip4/192.168.7.9/tcp/4115'
 const FAR = '/ip4/10.3.0.9/tcp/4115'
 
 /** A dialer in the network 192.168.7.0/24, one peer, and what was dialled. */
-async function setUp(t: TestContext, init: { addresses: string[]; answers?: boolean }) {
+async function setUp(t: TestContext, init: { addresses: string[]; answers?: (address: string) => boolean }) {
   const id = peerIdFromPrivateKey(await generateKeyPair('Ed25519'))
   const relayed = `/ip4/52.0.0.1/tcp/4115/p2p/${id.toString()}/p2p-circuit/p2p/${id.toString()}`
   const world = { addresses: init.addresses, connections: [] as Connection[], dialled: [] as string[][] }
@@ -23,7 +23,8 @@ async function setUp(t: TestContext, init: { addresses: string[]; answers?: bool
     peerStore: { get: async () => ({ addresses: world.addresses.map((address) => ({ multiaddr: multiaddr(address) })) }) },
     dial: async (addresses: readonly { toString(): string }[]) => {
       world.dialled.push(addresses.map(String))
-      if (init.answers === false) throw new Error('connect ECONNREFUSED')
+      const answering = addresses.find((address) => init.answers?.(String(address)) ?? true)
+      if (answering === undefined) throw new Error('connect ECONNREFUSED')
       return connection(PUBLIC)
     },
   })
@@ -66,7 +67,7 @@ test('an address that becomes known later is dialled at once, and not when the p
 })
 
 test('why a peer could not be dialled is told until it can', async (t) => {
-  const { dialer, connection, update, relayed, peer } = await setUp(t, { addresses: [FAR], answers: false })
+  const { dialer, connection, update, relayed, peer } = await setUp(t, { addresses: [FAR], answers: () => false })
   connection(relayed)
   assert.equal(dialer.failure(peer), null)
   update([PUBLIC])
@@ -74,4 +75,15 @@ test('why a peer could not be dialled is told until it can', async (t) => {
   assert.match(dialer.failure(peer)!, /ECONNREFUSED/)
   connection(PUBLIC)
   assert.equal(dialer.failure(peer), null)
+})
+
+test('QUIC has a turn of its own where TCP leads nowhere', async (t) => {
+  const quic = '/ip4/52.0.0.9/udp/4115/quic-v1'
+  const { world, connection, relayed, peer } = await setUp(t, {
+    addresses: [quic, PUBLIC],
+    answers: (address) => address.includes('/udp/'),
+  })
+  connection(relayed)
+  await until(() => world.dialled.length === 2, { what: 'two dials' })
+  assert.deepEqual(world.dialled, [[`${PUBLIC}/p2p/${peer}`], [`${quic}/p2p/${peer}`]])
 })
