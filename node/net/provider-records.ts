@@ -1,6 +1,7 @@
-import type { ContentRouting, PeerId } from '@libp2p/interface'
+import type { PeerId } from '@libp2p/interface'
 import { CID } from 'multiformats/cid'
 import { repeat } from '../repeat.ts'
+import type { SwarmRouting } from './swarm-dht.ts'
 
 /** Provides that may be under way at once: each walks the DHT with a dozen messages. */
 const CONCURRENT_PROVIDES = 4
@@ -13,7 +14,7 @@ const RENEW_MS = 15 * 60_000
 const RETRY_MS = 10_000
 
 export interface ProviderRecordsInit {
-  readonly routing: ContentRouting
+  readonly routing: SwarmRouting
   /** Peers connected now. */
   readonly peers: () => number
   readonly log: (event: string, fields: Record<string, unknown>) => void

@@ -1,7 +1,8 @@
 import { contentRoutingSymbol } from '@libp2p/interface'
-import type { ContentRouting, PeerInfo } from '@libp2p/interface'
+import type { ContentRouting, PeerInfo, Provider, RoutingOptions } from '@libp2p/interface'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import type { KadDHT, KadDHTComponents } from '@libp2p/kad-dht'
+import type { CID } from 'multiformats/cid'
 
 /** A crashed host's provider records go stale: they live this long. `ProviderRecords` renews this node's own earlier. */
 const PROVIDER_VALIDITY_MS = 60 * 60 * 1000
@@ -15,12 +16,23 @@ const PARALLEL = 3
 const MIN_REQUEST_TIMEOUT_MS = 3_000
 /** New peers tried out at the same time, each by a connection and a ping: a look-up that names 20 must not delay the next one. */
 const PARALLEL_TRIALS = 2
+/**
+ * A look-up ends when so many peers one after another, each of which keeps records of the CID, knew no provider that had not been named. With
+ * each holder's record at four of five of the peers closest to the CID, one look-up in 600 misses it; a peer that lies counts once.
+ */
+const ENOUGH_AGREEING = 4
 /** Peers of which it is remembered what was told of them, and for how long. */
 const MAX_TOLD = 2_048
 const TOLD_MS = 10 * 60 * 1000
 
 /** What libp2p sees of a DHT service. */
 export type SwarmDht = KadDHT & { readonly [contentRoutingSymbol]: ContentRouting }
+
+/** What a node asks of the DHT. */
+export type SwarmRouting = Pick<ContentRouting, 'provide' | 'cancelReprovide'> & {
+  /** Each once; rejects when `signal` fires before enough peers have answered. */
+  findProviders(cid: CID, options?: RoutingOptions): AsyncIterable<Provider>
+}
 
 /** The Kademlia DHT of one swarm, in which every node is a server. */
 export function swarmDht(protocol: string): (components: KadDHTComponents) => SwarmDht {
@@ -41,10 +53,23 @@ export function swarmDht(protocol: string): (components: KadDHTComponents) => Sw
   return (components) => {
     const dht = create(components) as SwarmDht & EventTarget
     const isNew = newsFilter()
+    tryOnlyKnown(dht, components)
     const dispatch = dht.dispatchEvent.bind(dht)
     // Each answer names 20 peers. libp2p writes every one to its store, though nearly all were named a moment ago.
     dht.dispatchEvent = (event) => event.type !== 'peer' || !isNew((event as CustomEvent<PeerInfo>).detail) || dispatch(event)
     return dht
+  }
+}
+
+/**
+ * Has the DHT try out, for its routing table, only peers that are connected; those that answer a look-up it tries anyway. By itself it also
+ * connects to every peer that somebody names, which in a swarm of hundreds is everybody to everybody. go-libp2p does not either.
+ */
+function tryOnlyKnown(dht: SwarmDht, { connectionManager }: KadDHTComponents): void {
+  const inside = dht as SwarmDht & { onPeerConnect(peer: PeerInfo): Promise<void> }
+  const onPeerConnect = inside.onPeerConnect.bind(dht)
+  inside.onPeerConnect = async (peer) => {
+    if (connectionManager.getConnections(peer.id).length > 0) await onPeerConnect(peer)
   }
 }
 
@@ -64,6 +89,28 @@ function newsFilter(): (peer: PeerInfo) => boolean {
 }
 
 /** The DHT's own content routing; libp2p's, which merges those of all services, goes on asking when nobody listens any more. */
-export function routingOf(dht: SwarmDht): ContentRouting {
-  return dht[contentRoutingSymbol]
+export function routingOf(dht: SwarmDht): SwarmRouting {
+  const routing = dht[contentRoutingSymbol]
+  return {
+    provide: routing.provide.bind(routing),
+    cancelReprovide: routing.cancelReprovide.bind(routing),
+    findProviders: (cid, options) => findProviders(dht, cid, options),
+  }
+}
+
+/** Ends when enough peers have named the same ones: the DHT itself asks on until all of the twenty peers closest to the CID have answered. */
+async function* findProviders(dht: SwarmDht, cid: CID, options: RoutingOptions = {}): AsyncGenerator<Provider> {
+  const named = new Set<string>()
+  let agreeing = 0
+  for await (const event of dht.findProviders(cid, options)) {
+    if (event.name !== 'PEER_RESPONSE' || event.providers.length === 0) continue
+    const before = named.size
+    for (const provider of event.providers) {
+      if (named.has(provider.id.toString())) continue
+      named.add(provider.id.toString())
+      yield { ...provider, routing: 'kad-dht' }
+    }
+    agreeing = named.size === before ? agreeing + 1 : 0
+    if (agreeing === ENOUGH_AGREEING) return
+  }
 }

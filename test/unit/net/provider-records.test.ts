@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { ContentRouting } from '@libp2p/interface'
 import { CID } from 'multiformats/cid'
 import * as raw from 'multiformats/codecs/raw'
 import { sha256 } from 'multiformats/hashes/sha2'
 import { ProviderRecords } from '../../../node/net/provider-records.ts'
+import type { SwarmRouting } from '../../../node/net/swarm-dht.ts'
 import { until } from '../../helpers/until.ts'
 
 const [first, second] = (await Promise.all(
@@ -20,7 +20,7 @@ function recordsOf(init: { fails?: () => boolean } = {}) {
       world.provided.push(cid.toString())
     },
     cancelReprovide: async (cid: CID) => void world.cancelled.push(cid.toString()),
-  } as unknown as ContentRouting
+  } as unknown as SwarmRouting
   const records = new ProviderRecords({ routing, peers: () => world.peers, log: () => {}, now: () => world.nowMs })
   return { records, world }
 }

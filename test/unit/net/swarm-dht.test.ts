@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { contentRoutingSymbol } from '@libp2p/interface'
+import type { PeerId, PeerInfo } from '@libp2p/interface'
+import type { QueryEvent } from '@libp2p/kad-dht'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
-import type { PeerInfo } from '@libp2p/interface'
+import { CID } from 'multiformats/cid'
+import * as raw from 'multiformats/codecs/raw'
+import { sha256 } from 'multiformats/hashes/sha2'
+import type { DhtTable } from '../../../node/net/routing-table-keeper.ts'
 import { routingOf } from '../../../node/net/swarm-dht.ts'
+import type { SwarmDht } from '../../../node/net/swarm-dht.ts'
 import { startBarePeer } from '../../helpers/bare-peer.ts'
+import { until } from '../../helpers/until.ts'
+
+const cid = CID.createV1(raw.code, await sha256.digest(Buffer.from('shard')))
 
 test('a peer that the DHT names again with the same addresses is no news, with others it is', { timeout: 20_000 }, async (t) => {
   const { mesh } = await startBarePeer(t, { swarm: 'dht-news', connectTo: [] })
@@ -21,5 +33,67 @@ test('a peer that the DHT names again with the same addresses is no news, with o
   assert.equal(told.length, 1)
   name('/ip4/192.0.2.3/tcp/1')
   assert.equal(told.length, 2)
-  assert.equal(typeof routingOf(dht).findProviders, 'function')
+})
+
+test(
+  'a peer that is only named is not connected to, one that is connected comes into the routing table',
+  { timeout: 20_000 },
+  async (t) => {
+    const [asker, named, connected] = await Promise.all(
+      Array.from({ length: 3 }, () => startBarePeer(t, { swarm: 'dht-table', connectTo: [] })),
+    )
+    const { mesh } = asker!
+    const dht = mesh.services.dht as SwarmDht & DhtTable & { network: EventTarget }
+    const infoOf = (peer: typeof named): PeerInfo => ({ id: peer!.mesh.peerId, multiaddrs: peer!.mesh.getMultiaddrs() })
+    dht.network.dispatchEvent(new CustomEvent('peer', { detail: infoOf(named) }))
+    await mesh.dial(infoOf(connected).multiaddrs, { signal: AbortSignal.timeout(10_000) })
+    await until(async () => (await dht.routingTable.find(infoOf(connected).id)) !== undefined, {
+      what: 'the connected peer is in the table',
+    })
+    assert.equal(await dht.routingTable.find(infoOf(named).id), undefined)
+    assert.deepEqual(mesh.getPeers().map(String), [connected!.peer])
+    assert.deepEqual(mesh.getDialQueue(), [])
+  },
+)
+
+const peers = await Promise.all(Array.from({ length: 30 }, async () => peerIdFromPrivateKey(await generateKeyPair('Ed25519'))))
+
+/** A DHT in which the peers answer a look-up in turn, each with the providers that it knows. */
+function dhtOf(answers: readonly (readonly PeerId[])[]): { dht: SwarmDht; asked: () => number } {
+  let asked = 0
+  async function* findProviders(): AsyncGenerator<QueryEvent> {
+    for (const [i, known] of answers.entries()) {
+      asked++
+      const providers = known.map((id) => ({ id, multiaddrs: [] }))
+      yield { name: 'PEER_RESPONSE', from: peers[29 - i]!, providers } as unknown as QueryEvent
+    }
+  }
+  const routing = { provide: async () => {}, cancelReprovide: async () => {} }
+  return { dht: { findProviders, [contentRoutingSymbol]: routing } as unknown as SwarmDht, asked: () => asked }
+}
+
+async function find(dht: SwarmDht): Promise<string[]> {
+  return (await Array.fromAsync(routingOf(dht).findProviders(cid))).map(({ id }) => id.toString())
+}
+
+test('a look-up ends when four peers in a row have named nobody new, and not before', async () => {
+  const [a, b, c] = peers as [PeerId, PeerId, PeerId]
+  const { dht, asked } = dhtOf([[], [a], [a], [a], [], [a], [a, b], [b], [c, a], [c], [b], [a, b, c], [], [a], [a], [a]])
+  assert.deepEqual(await find(dht), [a, b, c].map(String))
+  assert.equal(asked(), 14)
+})
+
+test('an answer with peers that nobody else names does not end a look-up', async () => {
+  const [a, b] = peers as [PeerId, PeerId]
+  const invented = peers.slice(2, 10)
+  const { dht } = dhtOf([[a], [a], [a], invented, [a, b], [a], [b], [a], [b], [a]])
+  assert.deepEqual(await find(dht), [a, ...invented, b].map(String))
+})
+
+test('where nobody keeps records, or few do, all peers are asked', async () => {
+  const few = dhtOf([...Array.from({ length: 10 }, () => []), [peers[0]!], [peers[0]!]])
+  assert.deepEqual(await find(few.dht), [peers[0]!.toString()])
+  const none = dhtOf(Array.from({ length: 20 }, () => []))
+  assert.deepEqual(await find(none.dht), [])
+  assert.equal(none.asked(), 20)
 })
