@@ -3,9 +3,10 @@ import { fileURLToPath } from 'node:url'
 
 /**
  * Weights pass through large buffers while they are loaded. glibc learns to keep such buffers on its heap, where they stay when they are
- * freed (2 GB for a model of 4 GB); with a fixed threshold they go back to the system. It reads this once, when a process starts.
+ * freed (2 GB for a model of 4 GB); buffers from this size on go back to the system. It reads the setting once, when a process starts.
  */
-const TUNABLES = 'glibc.malloc.mmap_threshold=524288'
+export const MMAP_THRESHOLD_BYTES = 524_288
+const TUNABLES = `glibc.malloc.mmap_threshold=${MMAP_THRESHOLD_BYTES}`
 /**
  * Where Node keeps compiled modules, stripped of their types. Without it every thread loads the compiler that strips them (10 MB each),
  * and starting takes three times as long. Beside the installed packages, since only who may change the program may write there.

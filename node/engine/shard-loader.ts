@@ -6,6 +6,7 @@ import type { BlobFile } from './blob-file.ts'
 import type { Provider } from './device.ts'
 import type { EngineLane } from './engine-lane.ts'
 import { expertGraph } from './expert-graph.ts'
+import { reusingFreedBuffers } from './native-heap.ts'
 import { addPacks } from './onnx-graph.ts'
 import { digestOf, discardPrepared, findPrepared, PreparedWriter } from './prepared-blob.ts'
 import type { PreparedBlob } from './prepared-blob.ts'
@@ -47,9 +48,11 @@ export class ShardLoader {
   async open(entry: ShardEntry): Promise<void> {
     const file = await openBlob(this.#init.model, entry)
     const { provider, preparedFromBytes } = this.#init
-    // Other providers take the weights into memory of their own.
-    const isPrepared = provider === 'cpu' && entry.bytes >= preparedFromBytes && (await this.#openPrepared(entry, file))
-    if (!isPrepared) await this.#openPlain(entry, file)
+    await reusingFreedBuffers(async () => {
+      // Other providers take the weights into memory of their own.
+      const isPrepared = provider === 'cpu' && entry.bytes >= preparedFromBytes && (await this.#openPrepared(entry, file))
+      if (!isPrepared) await this.#openPlain(entry, file)
+    })
   }
 
   async close(entry: ShardEntry): Promise<void> {

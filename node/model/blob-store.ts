@@ -1,6 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Hash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Stats } from 'node:fs'
@@ -114,10 +113,7 @@ class FileBlobStore implements BlobStore {
     const hash = createHash('sha256')
     let offset = 0
     if (options.fromStart !== true && (await this.#claim(dir, kept, temporary))) {
-      for await (const chunk of createReadStream(temporary, { highWaterMark: READ_CHUNK_BYTES })) {
-        hash.update(chunk as Uint8Array)
-        offset += (chunk as Uint8Array).byteLength
-      }
+      offset = await hashFile(temporary, hash)
       if (offset > options.bytes) {
         await rm(temporary, { force: true })
         return false
@@ -207,7 +203,7 @@ class FileBlobStore implements BlobStore {
 
   async #verify(cid: string, path: string, before: Stats): Promise<string> {
     const hash = createHash('sha256')
-    for await (const chunk of createReadStream(path, { highWaterMark: READ_CHUNK_BYTES })) hash.update(chunk as Uint8Array)
+    await hashFile(path, hash)
     if (blobCid(hash.digest()) === cid) {
       this.#verified.set(cid, fileState(before))
       return path
@@ -234,6 +230,23 @@ class FileBlobStore implements BlobStore {
       if (stats !== undefined && Date.now() - stats.mtimeMs > staleMs) await rm(join(dir, name), { force: true })
     }
     return dir
+  }
+}
+
+/** Feeds a file to the hash; resolves with its length. One buffer serves all of it: those of a stream wait for the garbage collector. */
+async function hashFile(path: string, hash: Hash): Promise<number> {
+  const file = await open(path)
+  try {
+    const buffer = Buffer.allocUnsafe(READ_CHUNK_BYTES)
+    let length = 0
+    for (;;) {
+      const { bytesRead } = await file.read(buffer, 0, buffer.length)
+      if (bytesRead === 0) return length
+      hash.update(buffer.subarray(0, bytesRead))
+      length += bytesRead
+    }
+  } finally {
+    await file.close()
   }
 }
 
