@@ -10,7 +10,6 @@ import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import type { Ping } from '@libp2p/ping'
 import { preSharedKey } from '@libp2p/pnet'
-import { tcp } from '@libp2p/tcp'
 import type { UPnPNATComponents } from '@libp2p/upnp-nat'
 import { createLibp2p } from 'libp2p'
 import { ConfigError } from '../errors.ts'
@@ -21,6 +20,7 @@ import { directTls } from './direct-tls.ts'
 import { membership } from './membership.ts'
 import type { Membership } from './membership.ts'
 import { ledgerGossip } from './ledger-gossip.ts'
+import { linkLocalDiscovery } from './link-local-discovery.ts'
 import type { MeshDatastore } from './mesh-datastore.ts'
 import { PortMapping } from './port-mapping.ts'
 import { transportParts } from './punch/transport-parts.ts'
@@ -34,6 +34,7 @@ import type { RelayQuota, RelayServer } from './relay-server.ts'
 import { swarmDht } from './swarm-dht.ts'
 import type { SwarmDht } from './swarm-dht.ts'
 import { moreTransports } from './transports.ts'
+import { zonedTcp } from './zoned-tcp.ts'
 
 export type MeshServices = {
   identify: Identify
@@ -91,6 +92,7 @@ const RELAY_LISTENERS: readonly string[] = Array.from({ length: WANTED_RELAYS },
 /** The libp2p node of one swarm: TCP, TLS preferred over noise (1.2-1.6x less CPU), yamux, a DHT of the swarm's own, gossipsub. Not started. */
 export async function createMesh(init: MeshInit): Promise<Mesh> {
   const { swarm } = init.gate
+  const serviceTag = `_skein-${swarm.id}._udp.local`
   await init.datastore.forgetProvided(peerIdFromPrivateKey(init.privateKey).toString())
   return await createLibp2p<MeshServices>({
     start: false,
@@ -100,7 +102,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     // Peers met are the way back into the swarm when no bootstrap node lives any more; libp2p would forget them within hours.
     peerStore: { maxAddressAge: REMEMBER_MS, maxPeerAge: REMEMBER_MS },
     addresses: { listen: [...init.listen, ...RELAY_LISTENERS], appendAnnounce: [...(init.announce ?? [])] },
-    transports: [tcp(), askedRelays(), ...(await moreTransports(init.listen))],
+    transports: [zonedTcp(), askedRelays(), ...(await moreTransports(init.listen))],
     ...(swarm.transportKey === null ? {} : { connectionProtector: preSharedKey({ psk: pskFile(swarm.transportKey) }) }),
     connectionEncrypters: [directTls(), noise()],
     streamMuxers: [
@@ -115,7 +117,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     connectionMonitor: { enabled: false },
     peerDiscovery: [
       ...(init.bootstrap.length > 0 ? [bootstrap({ list: [...init.bootstrap], timeout: BOOTSTRAP_DELAY_MS })] : []),
-      ...(init.mdns ? [mdns({ serviceTag: `_skein-${swarm.id}._udp.local` })] : []),
+      ...(init.mdns ? [mdns({ serviceTag }), linkLocalDiscovery({ serviceTag, listen: init.listen })] : []),
     ],
     services: {
       identify: identify(),

@@ -6,7 +6,6 @@ import type { SwarmStatus } from '../../node/api/services.ts'
 import type { QueryReport } from '../../node/driver/query.ts'
 import { spawnDaemon } from '../daemon-process.ts'
 import type { DaemonProcess } from '../daemon-process.ts'
-import type { HostName, Lab } from './lab.ts'
 
 const PROBE = fileURLToPath(new URL('./http-probe.ts', import.meta.url))
 /** The settings of whoever runs the lab are not those of its nodes. */
@@ -51,7 +50,11 @@ export class LabNode {
     })
   }
 
-  static async start(lab: Lab, host: HostName, flags: readonly string[]): Promise<LabNode> {
+  static async start<Host extends string>(
+    lab: { on(host: Host): readonly string[] },
+    host: Host,
+    flags: readonly string[],
+  ): Promise<LabNode> {
     const args = [...lab.on(host).slice(1), process.execPath, PROBE]
     const probe = spawn('ip', args, { stdio: ['pipe', 'pipe', 'inherit'], env: ENV })
     try {
