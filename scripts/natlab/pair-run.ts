@@ -54,22 +54,22 @@ export async function runPair(init: PairInit): Promise<PairResult> {
   const nodes: LabNode[] = []
   try {
     const bootstrap: string[] = []
-    const start = async (host: 'a' | 'b' | 'p1' | 'p2', listen: string, extra: readonly string[]): Promise<LabNode> => {
+    const start = async (host: 'a' | 'b' | 'p1' | 'p2', extra: readonly string[]): Promise<LabNode> => {
       const common = ['--swarm', 'natlab', '--store', init.storeDir, '--data', join(init.dir, host), '--name', host, '--no-mdns']
-      const net = ['--listen', listen, ...bootstrap.flatMap((address) => ['--bootstrap', address])]
+      const net = bootstrap.flatMap((address) => ['--bootstrap', address])
       const node = await LabNode.start(lab, host, [...common, ...net, '--threads', '1', '--api-port', '0', ...extra])
       nodes.push(node)
       return node
     }
     for (const [i, address] of PUBLICS.entries()) {
-      const node = await start(`p${(i + 1) as 1 | 2}`, '/ip4/0.0.0.0/tcp/4115', ['--host', 'none'])
+      const node = await start(`p${(i + 1) as 1 | 2}`, ['--host', 'none'])
       bootstrap.push(`${address}/p2p/${node.daemon.peer}`)
     }
-    const b = await start('b', '/ip4/0.0.0.0/tcp/4115', ['--host', 'all', ...(init.flags ?? [])])
+    const b = await start('b', ['--host', 'all', ...(init.flags ?? [])])
     if (init.b.nat !== 'open') await b.until((status) => status.relay.using.length > 0, 'a reservation', READY_MS)
 
     const startedAt = Date.now()
-    const a = await start('a', '/ip4/0.0.0.0/tcp/4115', ['--host', 'none', ...(init.flags ?? [])])
+    const a = await start('a', ['--host', 'none', ...(init.flags ?? [])])
     await a.until((status) => status.ready, 'coverage', READY_MS)
     const first = await a.ask(PROMPT, FIRST_TOKENS)
     const firstAnswerMs = Date.now() - startedAt

@@ -24,7 +24,7 @@ test('a node notices that its router is gone, and that one is there again', { sk
   const bootstrap: string[] = []
   for (const host of ['p1', 'p2', 'b', 'a'] as const) {
     const common = ['--swarm', 'natlab', '--data', join(dir, host), '--name', host, '--no-mdns', '--model', 'none', '--host', 'none']
-    const net = ['--listen', '/ip4/0.0.0.0/tcp/4115', ...bootstrap.flatMap((address) => ['--bootstrap', address])]
+    const net = bootstrap.flatMap((address) => ['--bootstrap', address])
     const node = await LabNode.start(lab, host, [...common, ...net, '--threads', '1', '--api-port', '0'])
     nodes.push(node)
     if (host !== 'a' && host !== 'b') bootstrap.push(`/ip4/52.0.0.${host.slice(1)}/tcp/4115/p2p/${node.daemon.peer}`)
