@@ -1,7 +1,8 @@
+import { randomInt } from 'node:crypto'
 import { contentRoutingSymbol } from '@libp2p/interface'
 import type { ContentRouting, PeerInfo, Provider, RoutingOptions } from '@libp2p/interface'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
-import type { KadDHT, KadDHTComponents } from '@libp2p/kad-dht'
+import type { KadDHT, KadDHTComponents, QueryEvent } from '@libp2p/kad-dht'
 import type { CID } from 'multiformats/cid'
 
 /** A crashed host's provider records go stale: they live this long. `ProviderRecords` renews this node's own earlier. */
@@ -21,6 +22,8 @@ const PARALLEL_TRIALS = 2
  * each holder's record at four of five of the peers closest to the CID, one look-up in 600 misses it; a peer that lies counts once.
  */
 const ENOUGH_AGREEING = 4
+/** Providers of a CID that one peer may name in a look-up, as many as the product asks for. */
+const MAX_NAMED = 8
 /** Peers of which it is remembered what was told of them, and for how long. */
 const MAX_TOLD = 2_048
 const TOLD_MS = 10 * 60 * 1000
@@ -54,6 +57,7 @@ export function swarmDht(protocol: string): (components: KadDHTComponents) => Sw
     const dht = create(components) as SwarmDht & EventTarget
     const isNew = newsFilter()
     tryOnlyKnown(dht, components)
+    hearLittleFromEach(dht)
     const dispatch = dht.dispatchEvent.bind(dht)
     // Each answer names 20 peers. libp2p writes every one to its store, though nearly all were named a moment ago.
     dht.dispatchEvent = (event) => event.type !== 'peer' || !isNew((event as CustomEvent<PeerInfo>).detail) || dispatch(event)
@@ -71,6 +75,24 @@ function tryOnlyKnown(dht: SwarmDht, { connectionManager }: KadDHTComponents): v
   inside.onPeerConnect = async (peer) => {
     if (connectionManager.getConnections(peer.id).length > 0) await onPeerConnect(peer)
   }
+}
+
+/** Has the DHT take up to {@link MAX_NAMED} providers from one answer: it ends a look-up once it has twenty, whoever named them. */
+function hearLittleFromEach(dht: SwarmDht): void {
+  const { network } = dht as SwarmDht & { network: { sendRequest(...request: unknown[]): AsyncGenerator<QueryEvent> } }
+  const sendRequest = network.sendRequest.bind(network)
+  network.sendRequest = async function* (...request) {
+    for await (const event of sendRequest(...request)) {
+      if (event.name === 'PEER_RESPONSE' && event.providers.length > MAX_NAMED) event.providers = someOf(event.providers, MAX_NAMED)
+      yield event
+    }
+  }
+}
+
+/** So many of the items, at random: of many holders, two peers then name some in common. */
+function someOf<T>(items: readonly T[], count: number): T[] {
+  const left = [...items]
+  return Array.from({ length: count }, () => left.splice(randomInt(left.length), 1)[0]!)
 }
 
 /** Tells whether a peer, with these addresses, was not named lately. */
@@ -98,19 +120,34 @@ export function routingOf(dht: SwarmDht): SwarmRouting {
   }
 }
 
-/** Ends when enough peers have named the same ones: the DHT itself asks on until all of the twenty peers closest to the CID have answered. */
+/**
+ * Providers that two peers name come first, those that only one names last, so that one that lies can't put its own in the place of the others.
+ * It ends when enough peers have named the same ones: the DHT itself asks on until all of the twenty peers closest to the CID have answered.
+ */
 async function* findProviders(dht: SwarmDht, cid: CID, options: RoutingOptions = {}): AsyncGenerator<Provider> {
-  const named = new Set<string>()
+  const confirmed = new Set<string>()
+  const unconfirmed = new Map<string, Provider>()
   let agreeing = 0
-  for await (const event of dht.findProviders(cid, options)) {
-    if (event.name !== 'PEER_RESPONSE' || event.providers.length === 0) continue
-    const before = named.size
-    for (const provider of event.providers) {
-      if (named.has(provider.id.toString())) continue
-      named.add(provider.id.toString())
-      yield { ...provider, routing: 'kad-dht' }
+  try {
+    for await (const event of dht.findProviders(cid, options)) {
+      if (event.name !== 'PEER_RESPONSE' || event.providers.length === 0) continue
+      const named = new Map(event.providers.map((provider) => [provider.id.toString(), { ...provider, routing: 'kad-dht' }]))
+      const before = confirmed.size + unconfirmed.size
+      for (const [peer, provider] of named) {
+        if (confirmed.has(peer)) continue
+        if (!unconfirmed.delete(peer)) {
+          unconfirmed.set(peer, provider)
+          continue
+        }
+        confirmed.add(peer)
+        yield provider
+      }
+      agreeing = confirmed.size + unconfirmed.size === before ? agreeing + 1 : 0
+      if (agreeing === ENOUGH_AGREEING) break
     }
-    agreeing = named.size === before ? agreeing + 1 : 0
-    if (agreeing === ENOUGH_AGREEING) return
+  } catch (error) {
+    yield* unconfirmed.values()
+    throw error
   }
+  yield* unconfirmed.values()
 }

@@ -83,11 +83,40 @@ test('a look-up ends when four peers in a row have named nobody new, and not bef
   assert.equal(asked(), 14)
 })
 
-test('an answer with peers that nobody else names does not end a look-up', async () => {
-  const [a, b] = peers as [PeerId, PeerId]
-  const invented = peers.slice(2, 10)
-  const { dht } = dhtOf([[a], [a], [a], invented, [a, b], [a], [b], [a], [b], [a]])
-  assert.deepEqual(await find(dht), [a, ...invented, b].map(String))
+test('providers that one peer alone names do not end a look-up, and come last', async () => {
+  const [a, b, c] = peers as [PeerId, PeerId, PeerId]
+  const invented = peers.slice(3, 11)
+  const { dht } = dhtOf([[...invented, ...invented], [a], [b], [a, c], [a, b], [a], [b], [a]])
+  assert.deepEqual(await find(dht), [a, b, ...invented, c].map(String))
+})
+
+test('a look-up that is cut short names those of one peer too', async () => {
+  const { dht } = dhtOf([[peers[0]!]])
+  const cut = async function* (): AsyncGenerator<QueryEvent> {
+    yield* dht.findProviders(cid)
+    throw new Error('time is up')
+  }
+  const found: string[] = []
+  const search = async (): Promise<void> => {
+    for await (const { id } of routingOf({ ...dht, findProviders: cut }).findProviders(cid)) found.push(id.toString())
+  }
+  await assert.rejects(search(), /time is up/)
+  assert.deepEqual(found, [peers[0]!.toString()])
+})
+
+test('of a peer that names dozens of providers only a few are heard', { timeout: 20_000 }, async (t) => {
+  const asker = await startBarePeer(t, { swarm: 'dht-liar', connectTo: [] })
+  const liar = await startBarePeer(t, { swarm: 'dht-liar', connectTo: [asker.mesh.getMultiaddrs()[0]!.toString()] })
+  const { providers } = liar.mesh.services.dht as unknown as { providers: { getProviders(): Promise<PeerId[]> } }
+  providers.getProviders = async () => peers
+  for (const id of peers) await liar.mesh.peerStore.patch(id, { multiaddrs: [multiaddr('/ip4/127.0.0.1/tcp/9')] })
+  const { dht } = asker.mesh.services
+  await until(async () => (await (dht as SwarmDht & DhtTable).routingTable.find(liar.mesh.peerId)) !== undefined, {
+    what: 'the liar is in the table',
+  })
+  const found = await find(dht)
+  assert.equal(found.length, 8)
+  assert.equal(new Set(found).size, 8)
 })
 
 test('where nobody keeps records, or few do, all peers are asked', async () => {
