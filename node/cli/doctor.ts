@@ -25,28 +25,33 @@ export function doctorCommand(): Command {
   const command = new Command('doctor').description('examine the network of this node, and say what to do')
   for (const [flag, help] of DAEMON_FLAGS) command.option(flag, help)
   return command
-    .option('--json', 'print the findings as JSON')
+    .option('--json', 'print the findings, and what they are drawn from, as JSON')
     .option('--full', 'whole addresses and peer ids; without it the output is fit to be pasted in public')
     .action(async (options: DoctorOptions) => {
       const show = options.full === true ? (text: string): string => text : redact
-      const findings = (await examine(options)).map(({ level, what, advice }) => ({
+      const { findings: found, report } = await examine(options)
+      const findings = found.map(({ level, what, advice }) => ({
         level,
         what: show(what),
         advice: advice === null ? null : show(advice),
       }))
-      console.log(options.json === true ? JSON.stringify({ version: VERSION, findings }, null, 2) : describeFindings(findings))
+      if (options.json === true) console.log(show(JSON.stringify({ version: VERSION, findings, report }, null, 2)))
+      else console.log(describeFindings(findings))
       if (findings.some(({ level }) => level === 'problem')) process.exitCode = EXIT_PROBLEM
     })
 }
 
-async function examine(options: DaemonOptions): Promise<Finding[]> {
+/** `report`: what the running node told; null without one. */
+async function examine(options: DaemonOptions): Promise<{ findings: readonly Finding[]; report: NetworkReport | null }> {
   try {
-    return diagnose((await (await daemonFetch(options, '/api/network')).json()) as NetworkReport)
+    const report = (await (await daemonFetch(options, '/api/network')).json()) as NetworkReport
+    return { findings: diagnose(report), report }
   } catch (error) {
     if (options.api !== undefined) throw error
     const offline = await examineOffline(loadConfig(options.data === undefined ? {} : { data: options.data }, process.env))
     // A node that was killed leaves the note of where it listened.
-    return isMeshError(error, 'ConfigError') ? offline : [note((error as Error).message), ...offline]
+    const findings = isMeshError(error, 'ConfigError') ? offline : [note((error as Error).message), ...offline]
+    return { findings, report: null }
   }
 }
 

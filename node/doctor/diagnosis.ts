@@ -1,6 +1,7 @@
 import type { NatKind, NetworkReport, PeerReach } from '../net/network-report.ts'
 import { note, ok, problem } from './finding.ts'
 import type { Finding } from './finding.ts'
+import { libraryFindings } from './libraries.ts'
 
 /** Clocks this far apart make invites, and records in the ledger, expire too early or too late. */
 const CLOCK_NOTE_MS = 10_000
@@ -15,6 +16,7 @@ export function diagnose(report: NetworkReport): Finding[] {
     clock(report.clockAheadMs),
     ...ports(report),
     ...leftOut(report),
+    ...libraryFindings(report.missing),
     ...upnp(report),
     ...nat(report),
     reflectors(report),
@@ -130,10 +132,15 @@ function relays({ relay }: NetworkReport): Finding {
   )
 }
 
-function dht({ dht: { isServer, peers } }: NetworkReport): Finding {
+function dht({ dht: { isServer, peers, known } }: NetworkReport): Finding {
   if (peers === 0)
     return problem('connected to nobody: the DHT cannot be asked', 'check the network, the bootstrap addresses and the swarm name')
-  return ok(`DHT ${isServer ? 'server' : 'client'}, ${peers} peers connected`)
+  if (known === 0)
+    return note(
+      'the DHT knows nobody who would answer: new hosts and relays are found through connected peers only',
+      'if it stays so, update skein on the peers',
+    )
+  return ok(`DHT ${isServer ? 'server' : 'client'} that knows ${known} peers, ${peers} connected`)
 }
 
 function bootstrap({ unreachable, peers }: NetworkReport): Finding[] {

@@ -5,11 +5,13 @@ import { multiaddr } from '@multiformats/multiaddr'
 import type { Config } from '../config.ts'
 import { loadIdentity } from '../net/identity.ts'
 import { listenFault, tcpFault } from '../net/listen-addresses.ts'
+import { missingLibraries } from '../net/native-libraries.ts'
 import { isPrivateHost } from '../net/operator.ts'
 import { describeFailure } from '../net/rejoiner.ts'
 import { loadMembership } from '../swarm/swarm-file.ts'
 import { note, ok, problem } from './finding.ts'
 import type { Finding } from './finding.ts'
+import { libraryFindings } from './libraries.ts'
 
 const CONNECT_TIMEOUT_MS = 5_000
 /** Bootstrap addresses tried. */
@@ -26,6 +28,7 @@ export async function examineOffline(config: Config): Promise<Finding[]> {
     await identity(config),
     await swarm(config),
     ...interfaces(),
+    ...libraryFindings(await missingLibraries()),
     ...(await Promise.all(config.listen.map((address, i) => listening(config, address, i)))),
     await apiPort(config),
     ...(tried.length === 0

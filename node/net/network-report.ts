@@ -5,12 +5,15 @@ import type { LinkKind } from './link-kind.ts'
 import type { LeftOut } from './listen-addresses.ts'
 import type { LinkWatch } from './link-watch.ts'
 import type { Mesh } from './mesh.ts'
+import { missingLibraries } from './native-libraries.ts'
+import type { MissingLibrary } from './native-libraries.ts'
 import type { Puncher } from './punch/puncher.ts'
 import type { DirectDialer } from './direct-dialer.ts'
 import type { PortMappingStatus } from './port-mapping.ts'
 import { whyRelayed } from './why-relayed.ts'
 import { relayOf } from './relay-desk.ts'
 import type { Rejoiner, Unreachable } from './rejoiner.ts'
+import type { DhtTable } from './routing-table-keeper.ts'
 import type { Relaying, RelayStatus } from './relaying.ts'
 
 /** One way in which a peer is connected. */
@@ -47,6 +50,7 @@ export interface NetworkReport {
   readonly addresses: readonly string[]
   /** Addresses on which it would listen if it could. */
   readonly leftOut: readonly LeftOut[]
+  readonly missing: readonly MissingLibrary[]
   readonly relay: RelayStatus
   /** Public peers that tell this node how they see it; null with punching switched off. */
   readonly reflectors: number | null
@@ -55,7 +59,8 @@ export interface NetworkReport {
   /** Null with UPnP switched off, or where no router is needed. */
   readonly upnp: PortMappingStatus | null
   readonly isUpnpOn: boolean
-  readonly dht: { readonly isServer: boolean; readonly peers: number }
+  /** `known`: peers in the routing table, through which others are found. */
+  readonly dht: { readonly isServer: boolean; readonly peers: number; readonly known: number }
   /** The middle of how far peers' clocks are ahead of this one; null without peers. */
   readonly clockAheadMs: number | null
   readonly unreachable: readonly Unreachable[]
@@ -126,12 +131,17 @@ export class NetworkReporter {
       swarm: swarm(),
       addresses: mesh.getMultiaddrs().map(String),
       leftOut: this.#components.leftOut,
+      missing: await missingLibraries(),
       relay: relaying.status(),
       reflectors: puncher?.reflectorHosts ?? null,
       nat: puncher === null ? null : await lookWithin(puncher, LOOK_TIMEOUT_MS),
       upnp: mesh.services.portMapping?.status() ?? null,
       isUpnpOn: this.#components.isUpnpOn,
-      dht: { isServer: dht.getMode() === 'server', peers: mesh.getPeers().length },
+      dht: {
+        isServer: dht.getMode() === 'server',
+        peers: mesh.getPeers().length,
+        known: (dht as unknown as DhtTable).routingTable.size,
+      },
       clockAheadMs: membership.clockAheadMs(),
       unreachable: rejoiner.unreachable(),
       refused: [...membership.refusals()].map(([peer, reason]) => ({ peer, reason })),

@@ -77,6 +77,10 @@ test('an invite is all that a newcomer of a private swarm needs', { timeout: 120
   const secret = (JSON.parse(await readFile(join(first.data, 'swarms', `${swarm.name}.json`), 'utf8')) as { secret: string }).secret
   const full = await skein(['doctor', '--data', first.data, '--full', '--json'])
   assert.ok(full.stdout.includes(founder.peer) && !full.stdout.includes(secret))
+  const { report } = JSON.parse(full.stdout) as {
+    report: { peers: { links: { by: string; rttMs: number | null }[] }[]; dht: { known: number } }
+  }
+  assert.deepEqual([report.peers[0]!.links[0]!.by, typeof report.dht.known], ['tcp', 'number'])
 
   const second = newcomer(swarm, 'second')
   const refused = await skein(['join', invite, '--wait', '30', ...second.flags])
@@ -170,4 +174,13 @@ test('without a daemon doctor examines what it can', { timeout: 60_000 }, async 
     ],
   )
   assert.ok(problems.every(({ advice }) => advice !== null))
+  assert.ok(findings.some(({ level, what }) => level === 'ok' && what === 'QUIC and WebRTC run on this machine'))
+
+  // As where npm could not install the native part.
+  const broken = `import { registerHooks } from 'node:module'; registerHooks({ resolve: (name, context, next) => {
+    if (name === '@chainsafe/libp2p-quic') throw new Error('Cannot find native binding'); return next(name, context) } })`
+  const without = { ...CLEAN_ENV, NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(broken)}` }
+  const doctor = await skein(['doctor', '--data', join(swarm.dir, 'none')], { env: without })
+  assert.match(doctor.stdout, /^note +QUIC does not run on this machine: .*Cannot find native binding.*\n +→ run "npm ci"/m)
+  assert.match(doctor.stdout, /^note +\/ip6\/::\/udp\/4115\/quic-v1 can not be listened on: QUIC.*\n +→ the node does without it/m)
 })

@@ -11,17 +11,19 @@ const RELAY = '12D3KooWQ962ngBLemxKYWhLgNSPFhxKZ6WXKXEL9C6MBLzVxrfZ'
 const IDLE = { isOpen: false, reservations: 0, circuits: 0, bytes: 0 }
 const LINK = { by: 'tcp', address: `/ip4/52.1.2.3/tcp/4115/p2p/${ANN}`, relay: null, isOutbound: true, rttMs: 15 } as const
 
+const MISSING_QUIC = { way: 'QUIC', reason: 'it does not load' } as const
 const WELL: NetworkReport = {
   peer: RELAY,
   swarm: { name: 'circle', isPrivate: true, isAdmitted: true },
   addresses: ['/ip4/192.168.1.2/tcp/4115'],
   leftOut: [],
+  missing: [],
   relay: { reach: 'private', using: ['a', 'b', 'c'], serving: IDLE },
   reflectors: 2,
   nat: { udp: 'independent', tcp: 'independent' },
   upnp: { routers: ['192.168.1.1'], mapped: [{ address: '/ip4/52.1.2.9/tcp/4115', isConfirmed: true }] },
   isUpnpOn: true,
-  dht: { isServer: true, peers: 3 },
+  dht: { isServer: true, peers: 3, known: 3 },
   clockAheadMs: 40,
   unreachable: [],
   refused: [],
@@ -65,7 +67,13 @@ test('each trouble is named, with what to do', () => {
     [{ reflectors: 1 }, /1 reflectors; two are needed/],
     [{ relay: { reach: 'private', using: ['a'], serving: IDLE } }, /through one relay only\n +→/],
     [{ relay: { reach: 'private', using: [], serving: IDLE } }, /no relay\n +→/],
-    [{ dht: { isServer: true, peers: 0 } }, /PROBLEM +connected to nobody/],
+    [{ dht: { isServer: true, peers: 0, known: 0 } }, /PROBLEM +connected to nobody/],
+    [{ dht: { isServer: true, peers: 2, known: 0 } }, /note +the DHT knows nobody.*\n +→/],
+    [
+      { missing: [{ way: 'WebRTC', reason: 'it is not installed' }] },
+      /note +WebRTC does not run .*not installed\n +→ run "npm ci".*without WebRTC/,
+    ],
+    [{ missing: [MISSING_QUIC, { way: 'WebRTC', reason: 'it is not installed' }] }, /note +QUIC does not run .*\n +→ .*over TCP only/],
     [
       { peers: [], unreachable: [{ address: '/ip4/52.1.2.3/tcp/1', reason: 'no answer in time' }] },
       /PROBLEM +bootstrap .*no answer in time; it is tried again\n/,
@@ -93,11 +101,11 @@ test('each trouble is named, with what to do', () => {
 
 test('what is pasted tells neither whole addresses, nor peer ids, nor who the user is', () => {
   const text = redact(
-    `/ip4/203.0.113.77/tcp/4115/p2p/${ANN} /ip6/2a01:4f8:1:2::3/udp/1 /home/ada/.skein /ip4/127.0.0.1/tcp/1 /ip6/::1/tcp/1 /ip4/0.0.0.0/tcp/2`,
+    `/ip4/203.0.113.77/tcp/4115/p2p/${ANN} /ip6/2a01:4f8:1:2::3/udp/1 /home/ada/.skein /ip4/127.0.0.1/tcp/1 /ip6/::1/tcp/1 /ip4/0.0.0.0/tcp/2 /ip6zone/eth0/ip6/fe80::98d5:a7ff:feaa:f9fd/tcp/3 connect ENETUNREACH 2a01:4f8:1:2::3:4115 - Local (:::0) at 11:16:23`,
   )
   assert.equal(
     text,
-    '/ip4/203.0.x.x/tcp/4115/p2p/…6nXTN /ip6/2a01:4f8:x/udp/1 ~/.skein /ip4/127.0.0.1/tcp/1 /ip6/::1/tcp/1 /ip4/0.0.0.0/tcp/2'.replace(
+    '/ip4/203.0.x.x/tcp/4115/p2p/…6nXTN /ip6/2a01:4f8:x/udp/1 ~/.skein /ip4/127.0.0.1/tcp/1 /ip6/::1/tcp/1 /ip4/0.0.0.0/tcp/2 /ip6zone/eth0/ip6/fe80::x/tcp/3 connect ENETUNREACH 2a01:4f8:x - Local (:::0) at 11:16:23'.replace(
       '6nXTN',
       'x6nXTN',
     ),
