@@ -77,7 +77,7 @@ async function untilConnected(look: () => Promise<NetworkReport>, daemon: Backgr
   const deadline = performance.now() + waitMs
   for (;;) {
     const network = await look()
-    if (network.swarm.isAdmitted && network.peers.some(({ links }) => links.length > 0)) return network
+    if (network.swarm.isAdmitted && connectedPeers(network).length > 0) return network
     if (performance.now() > deadline || isRefusedByAll(network)) {
       const reasons = [
         ...network.refused.map(({ reason }) => reason),
@@ -93,11 +93,16 @@ async function untilConnected(look: () => Promise<NetworkReport>, daemon: Backgr
 }
 
 /** A connection to a peer that has refused is open a moment longer, and its address may fail at the next try: neither is a reason to wait. */
-function isRefusedByAll({ refused, peers, unreachable }: NetworkReport): boolean {
+function isRefusedByAll(network: NetworkReport): boolean {
+  const refusers = new Set(network.refused.map(({ peer }) => peer))
+  const isPending = network.unreachable.some(({ address }) => !refusers.has(address.split('/p2p/').at(-1)!))
+  return refusers.size > 0 && connectedPeers(network).length === 0 && !isPending
+}
+
+/** Without those that have refused, with which an open swarm's node stays connected though neither serves the other. */
+function connectedPeers({ peers, refused }: NetworkReport): NetworkReport['peers'] {
   const refusers = new Set(refused.map(({ peer }) => peer))
-  const isOpen = peers.some(({ peer, links }) => links.length > 0 && !refusers.has(peer))
-  const isPending = unreachable.some(({ address }) => !refusers.has(address.split('/p2p/').at(-1)!))
-  return refusers.size > 0 && !isOpen && !isPending
+  return peers.filter(({ peer, links }) => links.length > 0 && !refusers.has(peer))
 }
 
 /** The ledger tells who holds what soon after the first connection; it is not waited for long, for maybe nobody does. */
@@ -112,7 +117,7 @@ async function untilReady(look: () => Promise<SwarmStatus>): Promise<SwarmStatus
 
 /** What the newcomer should know, as text for a terminal. `freeBytes`: of memory. */
 export function describeJoin(network: NetworkReport, status: SwarmStatus, freeBytes: number): string {
-  const connected = network.peers.filter(({ links }) => links.length > 0)
+  const connected = connectedPeers(network)
   const direct = connected.filter(({ links }) => links.some(({ relay }) => relay === null)).length
   const lines = [`joined     ${network.swarm.name} (${network.swarm.isPrivate ? 'private' : 'open'})`]
   lines.push(

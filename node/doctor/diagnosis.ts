@@ -27,11 +27,17 @@ export function diagnose(report: NetworkReport): Finding[] {
   ]
 }
 
-function membership({ swarm, refused }: NetworkReport): Finding {
+function membership({ swarm, refused, peers }: NetworkReport): Finding {
   const kind = swarm.isPrivate ? 'private' : 'open'
   if (swarm.isAdmitted) {
     if (refused.length === 0) return ok(`in the ${kind} swarm "${swarm.name}"`)
-    return note(`in the ${kind} swarm "${swarm.name}"; ${refused.length} peers did not belong to it`)
+    const text = `in the ${kind} swarm "${swarm.name}"; ${refused.length} peers did not belong to it`
+    const strangers = new Set(refused.map(({ peer }) => peer))
+    if (peers.some(({ peer, links }) => links.length > 0 && !strangers.has(peer))) return note(text)
+    return problem(
+      `${text}, and no other is connected: ${refused.at(-1)!.reason}`,
+      'check the swarm name and the bootstrap addresses, or ask for a new invite',
+    )
   }
   const [first] = refused
   return problem(

@@ -3,7 +3,7 @@ import type { Libp2p, PeerInfo } from '@libp2p/interface'
 /** Connections up to which every discovered peer is dialled; beyond it the links that queries need are enough. */
 const ENOUGH_CONNECTIONS = 64
 const CONCURRENT_DIALS = 8
-const DIAL_TIMEOUT_MS = 10_000
+const DIAL_TIMEOUT_MS = 15_000
 
 /** Dials peers that discovery (mDNS, bootstrap, DHT) names: libp2p itself only takes note of them. */
 export class Greeter {

@@ -80,6 +80,9 @@ const MAX_PINGS = 4
 /** libp2p's default of 5 a second per remote address cuts off peers that share one (several nodes on a machine, CGNAT). */
 const INBOUND_CONNECTIONS_PER_SECOND = 100
 const MAX_CONNECTIONS = 512
+/** To a peer that answers slowly: four round trips of a line with 2.6 s each way, as a full one may have. Where nobody answers TCP gives up sooner. */
+const ADDRESS_DIAL_MS = 12_000
+const UPGRADE_MS = 15_000
 const REMEMBER_MS = 30 * 24 * 3600 * 1000
 /** A relay that pauses a stream has this much sent to it at most; libp2p resets a paused stream that has more unread. */
 const MAX_STREAM_WINDOW_BYTES = 4 * 1024 * 1024
@@ -112,6 +115,8 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       inboundConnectionThreshold: INBOUND_CONNECTIONS_PER_SECOND,
       maxConnections: MAX_CONNECTIONS,
       addressSorter: byDialOrder,
+      addressDialTimeout: ADDRESS_DIAL_MS,
+      inboundUpgradeTimeout: UPGRADE_MS,
     },
     // It aborts connections whose pings are slow, which under a saturated CPU are those that work hardest; calls have deadlines of their own.
     connectionMonitor: { enabled: false },
@@ -120,7 +125,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
       ...(init.mdns ? [mdns({ serviceTag }), linkLocalDiscovery({ serviceTag, listen: init.listen })] : []),
     ],
     services: {
-      identify: identify(),
+      identify: identify({ timeout: UPGRADE_MS }),
       identifyPush: identifyPush(),
       ping: ping({ maxOutboundStreams: MAX_PINGS, maxInboundStreams: 2 * MAX_PINGS }),
       dht: swarmDht(dhtProtocol(swarm)),

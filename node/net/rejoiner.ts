@@ -3,6 +3,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { repeat } from '../repeat.ts'
 import type { Mesh } from './mesh.ts'
+import { NO_HANDSHAKE } from './zoned-tcp.ts'
 
 export interface RejoinerComponents {
   readonly mesh: Pick<Mesh, 'peerId' | 'dial' | 'getConnections' | 'peerStore'>
@@ -22,7 +23,8 @@ const TICK_MS = 1_000
 /** Between two rounds while peers are too few, doubled from the first to the second. */
 const FIRST_ROUND_MS = 1_000
 const MAX_ROUND_MS = 60_000
-const DIAL_TIMEOUT_MS = 8_000
+/** Longer than one address may take. */
+const DIAL_TIMEOUT_MS = 15_000
 /** Remembered peers dialled in one round, at the same time. */
 const PEERS_PER_ROUND = 16
 /** Where libp2p's dialler notes its last success with a peer, milliseconds since 1970 as text. */
@@ -124,6 +126,7 @@ function peerOf(address: Multiaddr): string | null {
 
 /** The first cause that a person can act on: libp2p wraps them in each other. */
 export function describeFailure(error: Error): string {
+  if (error.message === NO_HANDSHAKE) return NO_HANDSHAKE
   const inner = error instanceof AggregateError ? (error.errors[0] as Error | undefined) : (error.cause as Error | undefined)
   if (inner instanceof Error) return describeFailure(inner)
   return /abort|timed? ?out/i.test(`${error.name} ${error.message}`) ? 'no answer in time' : error.message

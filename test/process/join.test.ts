@@ -1,11 +1,12 @@
 /** Joining a swarm with real daemons and the real commands. */
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
-import { encodeInvite } from '../../node/swarm/invite.ts'
+import { decodeInvite, encodeInvite } from '../../node/swarm/invite.ts'
 import { multiaddr } from '@multiformats/multiaddr'
 import { CLEAN_ENV, DaemonSwarm, skein, statusOf } from '../helpers/daemon-swarm.ts'
 import { until } from '../helpers/until.ts'
@@ -125,6 +126,29 @@ test('nobody at the addresses: the node says so, tries on and connects once some
   assert.ok((await statusOf(url)).peers.length === 0)
   await swarm.start('founder', ['--host', 'none', '--listen', address.replace(/\/p2p\/.*/, '')])
   await until(async () => (await statusOf(url)).peers.some(({ connected }) => connected), { what: 'the late founder', timeoutMs: 30_000 })
+})
+
+test('an invite that leads to a node of another swarm, or has another key, says so', { timeout: 120_000 }, async (t) => {
+  const swarm = await emptySwarm(t)
+  const founder = await swarm.start('founder', ['--private', '--host', 'none'])
+  const { stdout } = await skein(['invite', '--data', join(swarm.dir, 'founder')])
+  const real = decodeInvite(stdout.trim().split('\n').at(-1)!)
+  const foreign = encodeInvite({ ...real, keys: { ...real.keys!, secret: randomBytes(32) } })
+  const stranger = newcomer(swarm, 'stranger')
+  const refused = await skein(['join', foreign, '--wait', '20', ...stranger.flags])
+  assert.equal(refused.code, 1)
+  assert.match(refused.stderr, /not connected yet: .*not as a peer of this swarm.*another key/)
+  assert.equal((await statusOf(founder.url)).peers.length, 0)
+
+  const other = await swarm.start('other', ['--swarm', 'elsewhere', '--host', 'none'])
+  const address = multiaddr(other.addresses[0])
+  const astray = encodeInvite({ name: swarm.name, expiresAt: Date.now() + 3_600_000, addresses: [address], keys: null })
+  const lost = newcomer(swarm, 'lost')
+  const joined = await skein(['join', astray, '--wait', '20', ...lost.flags])
+  assert.equal(joined.code, 1, joined.stdout)
+  assert.match(joined.stderr, /not connected yet: .*another swarm/)
+  const doctor = await skein(['doctor', '--data', lost.data])
+  assert.match(doctor.stdout, /^PROBLEM +.*no other is connected: .*another swarm/m)
 })
 
 test('nodes that have met find each other again without any bootstrap node', { timeout: 120_000 }, async (t) => {

@@ -54,6 +54,11 @@ test('each trouble is named, with what to do', () => {
       { swarm: { ...WELL.swarm, isAdmitted: false }, refused: [{ peer: ANN, reason: 'the invite has expired' }] },
       /PROBLEM +not admitted.*expired\n +→ ask for a new invite/,
     ],
+    [{ refused: [{ peer: RELAY, reason: 'the peer is of another swarm' }] }, /note +in the private swarm "circle"; 1 peers did not belong/],
+    [
+      { refused: [{ peer: ANN, reason: 'the peer is of another swarm' }] },
+      /PROBLEM +in the .*no other is connected: .*another swarm\n +→ check/,
+    ],
     [{ nat: { udp: 'dependent', tcp: 'none' } }, /note +NAT: UDP another mapping for each peer.*TCP unknown\n +→ switch on UPnP/],
     [{ nat: null }, /kind of NAT: unknown/],
     [{ leftOut: [{ address: '/ip6/::/tcp/4115', reason: 'this machine has no IPv6' }] }, /note +does not listen on .*no IPv6\n +→/],
