@@ -34,7 +34,7 @@ import type { RelayQuota, RelayServer } from './relay-server.ts'
 import { swarmDht } from './swarm-dht.ts'
 import type { SwarmDht } from './swarm-dht.ts'
 import { moreTransports } from './transports.ts'
-import { zonedTcp } from './zoned-tcp.ts'
+import { swarmTcp } from './swarm-tcp.ts'
 
 export type MeshServices = {
   identify: Identify
@@ -105,7 +105,7 @@ export async function createMesh(init: MeshInit): Promise<Mesh> {
     // Peers met are the way back into the swarm when no bootstrap node lives any more; libp2p would forget them within hours.
     peerStore: { maxAddressAge: REMEMBER_MS, maxPeerAge: REMEMBER_MS },
     addresses: { listen: [...init.listen, ...RELAY_LISTENERS], appendAnnounce: [...(init.announce ?? [])] },
-    transports: [zonedTcp(), askedRelays(), ...(await moreTransports(init.listen))],
+    transports: [swarmTcp(), askedRelays(), ...(await moreTransports(init.listen))],
     ...(swarm.transportKey === null ? {} : { connectionProtector: preSharedKey({ psk: pskFile(swarm.transportKey) }) }),
     connectionEncrypters: [directTls(), noise()],
     streamMuxers: [

@@ -3,7 +3,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { repeat } from '../repeat.ts'
 import type { Mesh } from './mesh.ts'
-import { NO_HANDSHAKE } from './zoned-tcp.ts'
+import { NO_HANDSHAKE } from './swarm-tcp.ts'
 
 export interface RejoinerComponents {
   readonly mesh: Pick<Mesh, 'peerId' | 'dial' | 'getConnections' | 'peerStore'>

@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { multiaddr } from '@multiformats/multiaddr'
 import { linkKind } from '../../node/net/link-kind.ts'
 import { startBarePeer } from '../helpers/bare-peer.ts'
+import { startSlowLine } from '../helpers/slow-line.ts'
 
 const hasIpv6 = Object.values(networkInterfaces()).some((entries) => entries!.some(({ address }) => address === '::1'))
 /** An interface of this machine with a link-local address, such as `eth0` and `fe80::1`. */
@@ -42,4 +43,15 @@ test('peers meet at a link-local address, which is dialled with its interface', 
   await guest.mesh.services.membership.proved(connection)
   const [inbound] = host.mesh.getConnections(guest.mesh.peerId)
   assert.match(inbound!.remoteAddr.toString(), /^\/ip6\/fe80:/)
+})
+
+/** A handshake takes four of them, and so 6.4 s. */
+const SLOW_ONE_WAY_MS = 1_600
+
+test('a peer is dialled over a line on which the handshake takes longer than a dead address is given', async (t) => {
+  const host = await startBarePeer(t, { swarm: 'transports', connectTo: [] })
+  const guest = await startBarePeer(t, { swarm: 'transports', connectTo: [], listen: [] })
+  const line = await startSlowLine(t, host.mesh.getMultiaddrs()[0]!.toString(), SLOW_ONE_WAY_MS)
+  const connection = await guest.mesh.dial(multiaddr(line.address), { signal: AbortSignal.timeout(30_000) })
+  assert.equal(connection.remotePeer.toString(), host.peer)
 })

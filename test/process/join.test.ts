@@ -135,7 +135,7 @@ test('an invite that leads to a node of another swarm, or has another key, says 
   const real = decodeInvite(stdout.trim().split('\n').at(-1)!)
   const foreign = encodeInvite({ ...real, keys: { ...real.keys!, secret: randomBytes(32) } })
   const stranger = newcomer(swarm, 'stranger')
-  const refused = await skein(['join', foreign, '--wait', '20', ...stranger.flags])
+  const refused = await skein(['join', foreign, '--wait', '16', ...stranger.flags])
   assert.equal(refused.code, 1)
   assert.match(refused.stderr, /not connected yet: .*not as a peer of this swarm.*another key/)
   assert.equal((await statusOf(founder.url)).peers.length, 0)

@@ -8,15 +8,17 @@ import { preparedUpgrader } from './punch/prepared-upgrader.ts'
 /** What a dial fails with at an address that takes connections and then says nothing that can be understood. */
 export const NO_HANDSHAKE =
   'somebody answers, but not as a peer of this swarm: no peer listens there, its line is very slow, or one side has another key for the swarm'
+
 /** For a connection to be accepted; what follows may take longer, over a slow line. */
 const CONNECT_MS = 6_000
 
 /**
  * TCP whose failures tell an address where nobody answers from one where no peer of this swarm does: the key of a private swarm encrypts
- * all that is said, so who has another one understands nothing and hangs. It also works over link-local IPv6, whose addresses (fe80::/10) mean something on one network interface only: `@libp2p/tcp` 11.0.28
- * leaves the zone out when it dials `/ip6zone/<interface>/ip6/...`, and drops connections that come from such an address.
+ * all that is said, so who has another one understands nothing, and hangs up or waits. It also works over link-local IPv6, whose
+ * addresses (fe80::/10) mean something on one network interface only: `@libp2p/tcp` 11.0.28 leaves the zone out when it dials
+ * `/ip6zone/<interface>/ip6/...`, and drops connections that come from such an address.
  */
-export function zonedTcp(): (components: TCPComponents) => Transport {
+export function swarmTcp(): (components: TCPComponents) => Transport {
   const create = tcp()
   return (components) => {
     const transport = create(components)
@@ -35,7 +37,8 @@ export function zonedTcp(): (components: TCPComponents) => Transport {
         // What libp2p passes to a dial goes on to `net.connect`, past what the transport has read from the address.
         return await dial(address, { ...options, ...zonedHost(address), signal, upgrader })
       } catch (error) {
-        if (isConnected && options.signal.aborted) throw new Error(NO_HANDSHAKE, { cause: error })
+        // The other side hangs up, or waits too, or what it says is noise; only another peer of the swarm can say plainly who it is.
+        if (isConnected && !/peer|identity/i.test((error as Error).message)) throw new Error(NO_HANDSHAKE, { cause: error })
         throw error
       } finally {
         clearTimeout(timer)
