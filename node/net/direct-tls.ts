@@ -1,12 +1,11 @@
 import { Socket } from 'node:net'
 import { connect, createSecureContext, TLSSocket } from 'node:tls'
 import type { SecureContext } from 'node:tls'
-import { InvalidCryptoExchangeError, UnexpectedPeerError } from '@libp2p/interface'
+import { InvalidCryptoExchangeError } from '@libp2p/interface'
 import type { ConnectionEncrypter, MessageStream, SecureConnectionOptions, SecuredConnection, StreamMuxerFactory } from '@libp2p/interface'
 import { tls } from '@libp2p/tls'
 import type { TLSComponents } from '@libp2p/tls'
-import { generateCertificate, toMessageStream } from '@libp2p/tls/utils'
-import { peerOfCertificate } from './peer-certificate.ts'
+import { generateCertificate, toMessageStream, verifyPeerCertificate } from '@libp2p/tls/utils'
 
 /** What ALPN names a peer that negotiates its muxer only after the handshake. */
 const NO_EARLY_MUXER = 'libp2p'
@@ -65,7 +64,7 @@ async function secure({ components, context, connection, socket, isServer, optio
   const { signal, remotePeer: expectedPeer } = options
   const early = options.skipStreamMuxerNegotiation !== true
   const muxers = early ? components.upgrader.getStreamMuxers() : new Map<string, StreamMuxerFactory>()
-  // Peers sign their own certificates: `peerOfCertificate` checks what libp2p put into them.
+  // Peers sign their own certificates: `verifyPeerCertificate` checks what libp2p put into them.
   const common = { secureContext: context, rejectUnauthorized: false } as const
   takeBytes(connection, socket)
   const secured = isServer
@@ -94,10 +93,9 @@ async function secure({ components, context, connection, socket, isServer, optio
   try {
     signal?.throwIfAborted()
     await shaken
-    const certificate = secured.getPeerX509Certificate()
-    if (certificate === undefined) throw new InvalidCryptoExchangeError('the peer shows no certificate')
-    const remotePeer = await peerOfCertificate(certificate)
-    if (expectedPeer?.equals(remotePeer) === false) throw new UnexpectedPeerError()
+    const { raw } = secured.getPeerCertificate() as { raw?: Uint8Array }
+    if (raw === undefined) throw new InvalidCryptoExchangeError('the peer shows no certificate')
+    const remotePeer = await verifyPeerCertificate(raw, expectedPeer, components.logger.forComponent('skein:tls'))
     const streamMuxer = muxers.get(String(secured.alpnProtocol))
     return { remotePeer, connection: toMessageStream(connection, secured), ...(streamMuxer === undefined ? {} : { streamMuxer }) }
   } catch (error) {
