@@ -17,7 +17,7 @@ import type { Pack } from './saved-packs.ts'
 /** What one graph of the blob needs; parts lie in the prepared file. */
 export interface PreparedGraph {
   readonly packs: readonly Pack[]
-  /** Digest of what the graph computes of a fixed input, see {@link digestOf}. */
+  /** Digest of what the graph computes of one fixed row, see {@link digestOf}. */
   readonly check: string
 }
 
@@ -25,11 +25,12 @@ export interface PreparedBlob {
   /** Relative to the blob's folder. */
   readonly location: string
   readonly graphs: readonly PreparedGraph[]
+  /** Digest of what the first graph computes of many rows, which go through other kernels. */
+  readonly manyRowsCheck: string
 }
 
-interface Index {
+interface Index extends Omit<PreparedBlob, 'location'> {
   readonly bytes: number
-  readonly graphs: readonly PreparedGraph[]
 }
 
 const FOLDER = 'prepared'
@@ -45,7 +46,8 @@ export async function findPrepared(file: BlobFile, graphs: number): Promise<Prep
     const index = JSON.parse(await readFile(`${path}.json`, 'utf8')) as Index
     const { size } = await stat(path)
     const fits = index.graphs.every(({ packs }) => packs.every(({ parts }) => parts.every((part) => part.offset + part.bytes <= size)))
-    return index.bytes === size && index.graphs.length === graphs && fits ? { location, graphs: index.graphs } : null
+    const isWhole = index.bytes === size && index.graphs.length === graphs && fits && typeof index.manyRowsCheck === 'string'
+    return isWhole ? { location, graphs: index.graphs, manyRowsCheck: index.manyRowsCheck } : null
   } catch {
     // None, or not readable: it is only a copy and made anew.
     return null
@@ -107,17 +109,17 @@ export class PreparedWriter {
     await rm(join(this.folder, `${name}.onnx`))
   }
 
-  async finish(): Promise<PreparedBlob> {
+  async finish(manyRowsCheck: string): Promise<PreparedBlob> {
     const location = locationOf(this.#file)
     const path = join(this.#file.folder, location)
-    const index: Index = { bytes: this.#bytes, graphs: this.#graphs }
+    const index: Index = { bytes: this.#bytes, graphs: this.#graphs, manyRowsCheck }
     await this.#data.truncate(this.#bytes)
     await this.#data.close()
     await writeFile(join(this.folder, 'index'), JSON.stringify(index))
     await rename(join(this.folder, 'data'), path)
     await rename(join(this.folder, 'index'), `${path}.json`)
     await rm(this.folder, { recursive: true, force: true })
-    return { location, graphs: this.#graphs }
+    return { location, graphs: this.#graphs, manyRowsCheck }
   }
 
   async abort(): Promise<void> {

@@ -12,44 +12,52 @@ import { temporaryFolder } from './prepared-blob.ts'
 export class ScratchTensors {
   readonly #folder: string
   readonly #file: FileHandle
+  readonly #source: FileHandle
+  readonly #cid: string
   /** Relative to the blob's folder. */
   readonly location: string
   /** Place of each tensor by its offset in the blob. */
   readonly #places = new Map<number, number>()
   #bytes = 0
 
-  private constructor(folder: string, file: FileHandle) {
+  private constructor(folder: string, file: FileHandle, source: FileHandle, cid: string) {
     this.#folder = folder
     this.#file = file
+    this.#source = source
+    this.#cid = cid
     this.location = `prepared/${basename(folder)}/scratch`
   }
 
-  /** Copies byte ranges of a blob. Throws what the file system says. */
-  static async copy(blob: BlobFile, ranges: readonly { readonly offset: number; readonly bytes: number }[]): Promise<ScratchTensors> {
-    const folder = await temporaryFolder(blob)
-    const scratch = new ScratchTensors(folder, await open(join(folder, 'scratch'), 'wx+'))
+  /** An empty file for tensors of the blob. Throws what the file system says. */
+  static async create(blob: BlobFile): Promise<ScratchTensors> {
     const source = await open(blob.path)
     try {
-      for (const { offset, bytes } of ranges) {
-        scratch.#places.set(offset, scratch.#bytes)
-        scratch.#bytes += Math.ceil(bytes / TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
-      }
-      const copy = Buffer.alloc(scratch.#bytes)
-      const reads = ranges.map(async ({ offset, bytes }) => {
-        const { bytesRead } = await source.read(copy, scratch.#places.get(offset)!, bytes, offset)
-        if (bytesRead !== bytes) throw new Error(`blob ${blob.cid} ends early`)
-      })
-      for (const end of await Promise.allSettled(reads)) if (end.status === 'rejected') throw end.reason
-      await scratch.#file.writeFile(copy)
-      // Megabytes that would otherwise wait for the garbage collector.
-      copy.buffer.transfer(0)
-      return scratch
+      const folder = await temporaryFolder(blob)
+      return new ScratchTensors(folder, await open(join(folder, 'scratch'), 'wx+'), source, blob.cid)
     } catch (error) {
-      await scratch.close()
-      throw error
-    } finally {
       await source.close()
+      throw error
     }
+  }
+
+  /** Copies byte ranges of the blob. Throws what the file system says. */
+  async add(ranges: readonly { readonly offset: number; readonly bytes: number }[]): Promise<void> {
+    const start = this.#bytes
+    for (const { offset, bytes } of ranges) {
+      this.#places.set(offset, this.#bytes)
+      this.#bytes += Math.ceil(bytes / TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
+    }
+    const copy = Buffer.alloc(this.#bytes - start)
+    const reads = ranges.map(async ({ offset, bytes }) => {
+      const { bytesRead } = await this.#source.read(copy, this.#places.get(offset)! - start, bytes, offset)
+      if (bytesRead !== bytes) throw new Error(`blob ${this.#cid} ends early`)
+    })
+    for (const end of await Promise.allSettled(reads)) if (end.status === 'rejected') throw end.reason
+    for (let written = 0; written < copy.length;) {
+      written += (await this.#file.write(copy, written, copy.length - written, start + written)).bytesWritten
+    }
+    // Megabytes that would otherwise wait for the garbage collector.
+    copy.buffer.transfer(0)
   }
 
   /** Where the tensor at this offset of the blob lies now; undefined when it was not copied. */
@@ -65,6 +73,7 @@ export class ScratchTensors {
   }
 
   async close(): Promise<void> {
+    await this.#source.close()
     await this.#file.close()
     await rm(this.#folder, { recursive: true, force: true })
   }

@@ -25,9 +25,9 @@ export interface ShardLoaderInit {
   readonly warn: (message: string) => void
 }
 
-/** Rows of the run that checks a session; the first expert of a shard also shows how several rows are computed. */
+/** Rows of the run that checks a session, and of the one that checks the kernels for many rows. */
 const CHECK_ROWS = 1
-const FIRST_CHECK_ROWS = 20
+const MANY_ROWS = 20
 /** Where the kernels of quantised weights read the scales out of the packed weights alone, and a mapped file can be emptied. */
 const SCALES_ARE_PACKED = process.arch === 'x64' && process.platform !== 'win32'
 
@@ -39,6 +39,8 @@ export class ShardLoader {
   readonly #init: ShardLoaderInit
   #emptiesScales = SCALES_ARE_PACKED
   #canPrepare = true
+  /** Whether prepared weights were seen to give what the blob's own give of many rows too. */
+  #isRightForManyRows = false
 
   constructor(init: ShardLoaderInit) {
     this.#init = init
@@ -88,9 +90,10 @@ export class ShardLoader {
 
   /** Whether all experts are open and right. */
   async #openWith(entry: ShardEntry, file: BlobFile, prepared: PreparedBlob, emptiesScales: boolean): Promise<boolean> {
-    const scratch = emptiesScales ? await this.#copyScales(entry, file) : null
+    const scratch = emptiesScales && this.#scalesOf(entry, entry.first).length > 0 ? await ScratchTensors.create(file) : null
     try {
       await this.#eachExpert(entry, async (expert, lane) => {
+        await scratch?.add(this.#scalesOf(entry, expert))
         const source = this.#source(entry, file, expert, scratch)
         const { packs } = prepared.graphs[expert - entry.first]!
         await this.#openExpert(entry, file, expert, lane, { ...source, model: addPacks(source.model, prepared.location, packs) })
@@ -99,18 +102,28 @@ export class ShardLoader {
     } finally {
       await scratch?.close()
     }
-    let isRight = true
-    await this.#eachExpert(entry, async (expert, lane) => {
-      if ((await this.#check(entry, expert, lane)) !== prepared.graphs[expert - entry.first]!.check) isRight = false
-    })
+    const isRight = await this.#isRight(entry, prepared)
     if (!isRight) await this.close(entry)
     return isRight
+  }
+
+  /** Whether the sessions compute what they computed with the blob's own weights. */
+  async #isRight(entry: ShardEntry, prepared: PreparedBlob): Promise<boolean> {
+    let isRight = true
+    await this.#eachExpert(entry, async (expert, lane) => {
+      if ((await this.#check(entry, expert, lane, CHECK_ROWS)) !== prepared.graphs[expert - entry.first]!.check) isRight = false
+    })
+    if (!isRight || this.#isRightForManyRows) return isRight
+    // One row has shown that the weights are right, and what kernels read of them is the same in all shards.
+    this.#isRightForManyRows = (await this.#checkManyRows(entry)) === prepared.manyRowsCheck
+    return this.#isRightForManyRows
   }
 
   /** Null when the store can't be written to. */
   async #prepare(entry: ShardEntry, file: BlobFile): Promise<PreparedBlob | null> {
     if (!this.#canPrepare) return null
     let writer: PreparedWriter | null = null
+    let manyRowsCheck = ''
     try {
       writer = await PreparedWriter.create(file)
       const { id } = this.#init
@@ -120,11 +133,12 @@ export class ShardLoader {
         const name = String(expert)
         const source = { ...this.#source(entry, file, expert), saveTo: { folder: writer.folder, name } }
         await loading(file, lane.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
-        const check = await this.#check(entry, expert, lane)
+        const check = await this.#check(entry, expert, lane, CHECK_ROWS)
+        if (expert === entry.first) manyRowsCheck = await this.#checkManyRows(entry)
         await lane.call({ op: 'close-expert', experts: id, layer: entry.layer, expert })
         await writer.add(name, check)
       }
-      return await writer.finish()
+      return await writer.finish(manyRowsCheck)
     } catch (error) {
       await writer?.abort()
       if (error instanceof ModelError) throw error
@@ -134,15 +148,12 @@ export class ShardLoader {
     }
   }
 
-  async #copyScales(entry: ShardEntry, file: BlobFile): Promise<ScratchTensors | null> {
+  /** Where the scales of one expert lie in the blob. */
+  #scalesOf(entry: ShardEntry, expert: number): { offset: number; bytes: number }[] {
     const { stride, tensors } = this.#init.model.manifest.expertLayout
+    const start = (expert - entry.first) * stride
     const scales = tensors.filter(({ name }) => name.endsWith('.scales'))
-    if (scales.length === 0) return null
-    const starts = Array.from({ length: entry.last - entry.first + 1 }, (_, i) => i * stride)
-    return await ScratchTensors.copy(
-      file,
-      starts.flatMap((start) => scales.map(({ offset, bytes }) => ({ offset: start + offset, bytes }))),
-    )
+    return scales.map(({ offset, bytes }) => ({ offset: start + offset, bytes }))
   }
 
   #source(entry: ShardEntry, file: BlobFile, expert: number, scratch: ScratchTensors | null = null): GraphSource {
@@ -157,8 +168,11 @@ export class ShardLoader {
     await loading(file, lane.call({ op: 'open-expert', experts: this.#init.id, layer: entry.layer, expert, source }))
   }
 
-  async #check(entry: ShardEntry, expert: number, lane: EngineLane): Promise<string> {
-    const rows = expert === entry.first ? FIRST_CHECK_ROWS : CHECK_ROWS
+  async #checkManyRows(entry: ShardEntry): Promise<string> {
+    return await this.#check(entry, entry.first, this.#init.lanes[this.laneOf(entry.first)]!, MANY_ROWS)
+  }
+
+  async #check(entry: ShardEntry, expert: number, lane: EngineLane, rows: number): Promise<string> {
     const outputs = await lane.call({ op: 'check-expert', experts: this.#init.id, layer: entry.layer, expert, rows })
     return digestOf(outputs!)
   }
