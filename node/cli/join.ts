@@ -93,16 +93,16 @@ async function untilConnected(look: () => Promise<NetworkReport>, daemon: Backgr
 }
 
 /** A connection to a peer that has refused is open a moment longer, and its address may fail at the next try: neither is a reason to wait. */
-function isRefusedByAll(network: NetworkReport): boolean {
-  const refusers = new Set(network.refused.map(({ peer }) => peer))
-  const isPending = network.unreachable.some(({ address }) => !refusers.has(address.split('/p2p/').at(-1)!))
-  return refusers.size > 0 && connectedPeers(network).length === 0 && !isPending
+function isRefusedByAll({ refused, peers, unreachable }: NetworkReport): boolean {
+  const refusers = new Set(refused.map(({ peer }) => peer))
+  const isOpen = peers.some(({ peer, links }) => links.length > 0 && !refusers.has(peer))
+  const isPending = unreachable.some(({ address }) => !refusers.has(address.split('/p2p/').at(-1)!))
+  return refusers.size > 0 && !isOpen && !isPending
 }
 
-/** Without those that have refused, with which an open swarm's node stays connected though neither serves the other. */
-function connectedPeers({ peers, refused }: NetworkReport): NetworkReport['peers'] {
-  const refusers = new Set(refused.map(({ peer }) => peer))
-  return peers.filter(({ peer, links }) => links.length > 0 && !refusers.has(peer))
+/** Of the swarm: an open one stays connected with strangers too, though neither serves the other. */
+function connectedPeers({ peers }: NetworkReport): NetworkReport['peers'] {
+  return peers.filter(({ links, isMember }) => links.length > 0 && isMember)
 }
 
 /** The ledger tells who holds what soon after the first connection; it is not waited for long, for maybe nobody does. */

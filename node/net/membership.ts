@@ -39,6 +39,7 @@ interface Proof {
   readonly resolve: () => void
   readonly reject: (error: Error) => void
   timer: NodeJS.Timeout
+  isProved: boolean
 }
 
 /**
@@ -104,6 +105,11 @@ export class Membership {
     await this.#proofOf(connection).done
   }
 
+  /** Whether that has happened. */
+  hasProved(connection: Connection): boolean {
+    return this.#proofs.get(connection.id)?.isProved ?? false
+  }
+
   readonly #guard: Middleware = async (stream, connection, next) => {
     try {
       await this.proved(connection)
@@ -126,7 +132,7 @@ export class Membership {
     // Nobody may be waiting for it.
     promise.catch(() => {})
     const late = (): void => this.#refuse(connection, new PeerRefusedError('notAdmitted', 'the peer did not prove its membership in time'))
-    const proof = { done: promise, resolve, reject, timer: setTimeout(late, MEMBERSHIP_LIMITS.timeoutMs) }
+    const proof = { done: promise, resolve, reject, timer: setTimeout(late, MEMBERSHIP_LIMITS.timeoutMs), isProved: false }
     if (connection.status !== 'open' || this.#stopping.signal.aborted) {
       clearTimeout(proof.timer)
       reject(new Error('the connection is closed'))
@@ -191,6 +197,7 @@ export class Membership {
   #admit(connection: Connection, proof: Proof): void {
     clearTimeout(proof.timer)
     this.#refusals.delete(connection.remotePeer.toString())
+    proof.isProved = true
     proof.resolve()
   }
 

@@ -32,6 +32,8 @@ export interface PeerLink {
 export interface PeerReach {
   readonly peer: string
   readonly name: string | null
+  /** Whether it has proved on an open connection that it belongs to the swarm. */
+  readonly isMember: boolean
   /** The best first; none when it is known but not connected. */
   readonly links: readonly PeerLink[]
   /** What the link carried a second, as seen in blobs and calls with many rows; null before the first. */
@@ -99,7 +101,8 @@ export class NetworkReporter {
     const { mesh, members, rates } = this.#components
     const names = members()
     const connections = Map.groupBy(mesh.getConnections(), ({ remotePeer }) => remotePeer.toString())
-    const refused = mesh.services.membership.refusals()
+    const { membership } = mesh.services
+    const refused = membership.refusals()
     const peers = new Set([...names.keys(), ...connections.keys()])
     peers.delete(mesh.peerId.toString())
     return [...peers].sort().map((peer) => {
@@ -107,6 +110,7 @@ export class NetworkReporter {
       return {
         peer,
         name: names.get(peer) ?? null,
+        isMember: (connections.get(peer) ?? []).some((connection) => membership.hasProved(connection)),
         links,
         bytesPerSecond: rates.bytesPerSecond(peer),
         reason: refused.get(peer) ?? this.#reason(peer, links),

@@ -151,6 +151,22 @@ test('an invite that leads to a node of another swarm, or has another key, says 
   assert.match(doctor.stdout, /^PROBLEM +.*no other is connected: .*another swarm/m)
 })
 
+test('a clock that is an hour ahead does not keep a node out, and both join and doctor name it', { timeout: 90_000 }, async (t) => {
+  const swarm = await emptySwarm(t)
+  await swarm.start('founder', ['--private', '--host', 'none'])
+  const { stdout } = await skein(['invite', '--data', join(swarm.dir, 'founder'), '--expires', '30m'])
+  const ahead = `const RealDate = Date; const now = () => RealDate.now() + 3_600_000
+    globalThis.Date = class extends RealDate { constructor(...given) { super(...(given.length === 0 ? [now()] : given)) } static now() { return now() } }`
+  const env = { ...CLEAN_ENV, NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(ahead)}` }
+  const { data, flags } = newcomer(swarm, 'early')
+  const joined = await skein(['join', stdout.trim().split('\n').at(-1)!, ...flags], { env })
+  assert.equal(joined.code, 0, joined.stderr)
+  assert.match(joined.stderr, /the invite expired at .*this machine's clock says .*trying all the same, in case the clock is wrong/)
+  const doctor = await skein(['doctor', '--data', data])
+  assert.equal(doctor.code, 1)
+  assert.match(doctor.stdout, /^PROBLEM +this clock is 60 min ahead of the peers' clocks\n +→ set the clock/m)
+})
+
 test('nodes that have met find each other again without any bootstrap node', { timeout: 120_000 }, async (t) => {
   const swarm = await emptySwarm(t)
   const gateway = await swarm.start('gateway', ['--host', 'none'])

@@ -98,7 +98,7 @@ const MODEL_INFO: ModelInfo = {
 
 /** A node that knows one peer. */
 export const SCRIPTED_NETWORK: NetworkDoor = {
-  peers: () => [{ peer: 'peer-a', name: 'ann', links: [], bytesPerSecond: null, reason: null }],
+  peers: () => [{ peer: 'peer-a', name: 'ann', isMember: true, links: [], bytesPerSecond: null, reason: null }],
   report: async () => ({
     peer: 'peer-b',
     swarm: { name: 'test', isPrivate: true, isAdmitted: true },

@@ -27,7 +27,7 @@ const WELL: NetworkReport = {
   clockAheadMs: 40,
   unreachable: [],
   refused: [],
-  peers: [{ peer: ANN, name: 'ann', links: [LINK], bytesPerSecond: null, reason: null }],
+  peers: [{ peer: ANN, name: 'ann', isMember: true, links: [LINK], bytesPerSecond: null, reason: null }],
 }
 
 /** What the change makes of a healthy report. */
@@ -90,6 +90,7 @@ test('each trouble is named, with what to do', () => {
           {
             peer: ANN,
             name: null,
+            isMember: true,
             links: [{ ...LINK, by: 'relay', relay: RELAY, rttMs: 2600 }],
             bytesPerSecond: null,
             reason: 'its router lets nothing through',
@@ -98,7 +99,10 @@ test('each trouble is named, with what to do', () => {
       },
       new RegExp(`note +peer ${ANN}: relay ${RELAY} 2600 ms: its router lets nothing through\\n +→ UPnP`),
     ],
-    [{ peers: [{ peer: ANN, name: null, links: [], bytesPerSecond: null, reason: 'not connected' }] }, /note +peer .*not connected/],
+    [
+      { peers: [{ peer: ANN, name: null, isMember: false, links: [], bytesPerSecond: null, reason: 'not connected' }] },
+      /note +peer .*not connected/,
+    ],
   ] as const satisfies readonly (readonly [Partial<NetworkReport>, RegExp])[]) {
     assert.match(findings(change), expected)
   }
