@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import { MeshError } from '../../protocols/wire/errors.ts'
 import { EngineSessions } from './engine-sessions.ts'
 import type { SharedBlock } from './shared-blocks.ts'
@@ -23,11 +24,11 @@ export class CallerLane implements EngineLane {
 
   call(request: WorkerRequest): Promise<Float32Array | null> {
     if (this.#stopping !== null) return Promise.reject(new MeshError('the engine is closed'))
-    return this.#sessions.handle(request)
+    return this.#handle(request)
   }
 
   post(request: WorkerRequest): void {
-    if (this.#stopping === null) this.#sessions.handle(request).catch(() => {})
+    if (this.#stopping === null) this.#handle(request).catch(() => {})
   }
 
   refer(block: SharedBlock): BlockRef {
@@ -39,10 +40,15 @@ export class CallerLane implements EngineLane {
   }
 
   stop(): Promise<void> {
-    this.#stopping ??= this.#sessions.handle({ op: 'stop' }).then(
+    this.#stopping ??= this.#handle({ op: 'stop' }).then(
       () => {},
       () => {},
     )
     return this.#stopping
+  }
+  /** Not at once: what the caller asks of other machines goes out before this takes its thread. */
+  async #handle(request: WorkerRequest): Promise<Float32Array | null> {
+    await turn()
+    return await this.#sessions.handle(request)
   }
 }

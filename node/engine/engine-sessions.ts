@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import type { BlockRef, WorkerRequest } from './worker-messages.ts'
 import { WorkerExperts } from './worker-experts.ts'
 import { WorkerTrunk } from './worker-trunk.ts'
@@ -31,10 +32,12 @@ export class EngineSessions {
         next.resolve(await this.#handle(next.request))
       } catch (error) {
         next.reject(error)
-        continue
       }
-      // Answered first: what is asked of other machines meanwhile takes its time.
-      if (next.request.op === 'attend') await this.#trunks.get(next.request.trunk)?.finishLayer(next.request.pass)
+      const { request } = next
+      const unfinished = request.op === 'attend' && this.#trunks.get(request.trunk)?.isUnfinished(request.pass) ? request : null
+      // The answer goes out first: whoever waits for it has work of its own, or asks other machines.
+      if (unfinished !== null || this.#queue.length > 0) await turn()
+      if (unfinished !== null) this.#trunks.get(unfinished.trunk)?.finishLayer(unfinished.pass)
     }
     this.#busy = false
   }
@@ -44,7 +47,7 @@ export class EngineSessions {
       case 'attend': {
         const trunk = this.#trunkOf(request.trunk)
         if (request.start !== null) trunk.begin(request.pass, request.start, this.#blockOf(request.start))
-        await trunk.attend(request.pass, request.layer)
+        trunk.attend(request.pass, request.layer)
         return null
       }
       case 'run-experts':
@@ -62,42 +65,42 @@ export class EngineSessions {
         this.#trunks.set(request.trunk, new WorkerTrunk(request.config, request.embedding, request.kv))
         return null
       case 'open-layer':
-        await this.#trunkOf(request.trunk).openLayer(request.layer, request)
+        this.#trunkOf(request.trunk).openLayer(request.layer, request)
         return null
       case 'open-head':
-        await this.#trunkOf(request.trunk).openHead(request.source)
+        this.#trunkOf(request.trunk).openHead(request.source)
         return null
       case 'close-trunk':
-        await this.#trunks.get(request.trunk)?.close()
+        this.#trunks.get(request.trunk)?.close()
         this.#trunks.delete(request.trunk)
         return null
       case 'open-experts':
         this.#expertSets.set(request.experts, new WorkerExperts(request.hidden))
         return null
       case 'open-expert':
-        await this.#expertsOf(request.experts).open(request.layer, request.expert, request.source)
+        this.#expertsOf(request.experts).open(request.layer, request.expert, request.source)
         return null
       case 'check-expert':
-        return await this.#expertsOf(request.experts).check(request.layer, request.expert, request.rows)
+        return this.#expertsOf(request.experts).check(request.layer, request.expert, request.rows)
       case 'close-expert':
-        await this.#expertSets.get(request.experts)?.closeExpert(request.layer, request.expert)
+        this.#expertSets.get(request.experts)?.closeExpert(request.layer, request.expert)
         return null
       case 'close-experts':
-        await this.#expertSets.get(request.experts)?.close()
+        this.#expertSets.get(request.experts)?.close()
         this.#expertSets.delete(request.experts)
         return null
       case 'forget-block':
         this.#blocks.delete(request.block)
         return null
       case 'stop':
-        await this.#stop()
+        this.#stop()
         return null
     }
   }
 
-  async #stop(): Promise<void> {
-    for (const trunk of this.#trunks.values()) await trunk.close()
-    for (const experts of this.#expertSets.values()) await experts.close()
+  #stop(): void {
+    for (const trunk of this.#trunks.values()) trunk.close()
+    for (const experts of this.#expertSets.values()) experts.close()
   }
 
   #trunkOf(id: number): WorkerTrunk {

@@ -1,10 +1,10 @@
-import { Tensor, type InferenceSession } from 'onnxruntime-node'
+import { Tensor } from 'onnxruntime-node'
 import { attentionGraph } from './graph/attention-graph.ts'
 import { stepAttentionGraph } from './graph/step-attention-graph.ts'
 import type { Extent, KvPool } from './kv-pool.ts'
 import { BLOCK_TOKENS } from './kv-shape.ts'
 import type { AttentionShape, KvType } from './kv-shape.ts'
-import { createSession } from './session.ts'
+import { Session } from './session.ts'
 import type { KvLayout, SessionThreads } from './worker-messages.ts'
 
 /** Sequences of one run. More of them gain nothing, and each number is a graph of its own. */
@@ -51,7 +51,7 @@ export type AttentionPlan = Map<number, readonly Piece[]>
 export class WorkerAttention {
   readonly #type: KvType
   readonly #threads: SessionThreads
-  readonly #sessions = new Map<string, Promise<InferenceSession>>()
+  readonly #sessions = new Map<string, Session>()
 
   constructor({ type, threads }: KvLayout) {
     this.#type = type
@@ -62,13 +62,13 @@ export class WorkerAttention {
    * Attention of a pass whose keys and values are in the pool. `queries`: [rows of the pass, heads * keyWidth]; writes
    * [rows of the pass, heads * valueWidth] into `into`.
    */
-  async run(
+  run(
     shape: AttentionShape,
     pool: KvPool,
     pass: AttentionPass,
     inputs: { readonly queries: Float32Array; readonly sinks: Tensor | null },
     into: Float32Array,
-  ): Promise<void> {
+  ): void {
     const queryWidth = shape.heads * shape.keyWidth
     const width = shape.heads * shape.valueWidth
     for (const piece of piecesOf(shape, pass)) {
@@ -82,26 +82,25 @@ export class WorkerAttention {
       for (const [e, extent] of piece.extents.entries()) {
         for (const [name, tensor] of pool.tensors(extent, e)) feeds[name] = tensor
       }
-      const session = await this.#session(shape, piece)
-      const { attention } = await session.run(feeds)
+      const { attention } = this.#session(shape, piece).run(feeds)
       const numbers = attention!.data as Float32Array
       for (const [i, row] of firstRows.entries()) into.set(numbers.subarray(i * rows * width, (i + 1) * rows * width), row * width)
     }
   }
 
-  async close(): Promise<void> {
-    for (const session of this.#sessions.values()) await (await session).release()
+  close(): void {
+    for (const session of this.#sessions.values()) session.release()
     this.#sessions.clear()
   }
 
-  #session(shape: AttentionShape, piece: Piece): Promise<InferenceSession> {
+  #session(shape: AttentionShape, piece: Piece): Session {
     const { heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks } = shape
     const isStep = isStepOf(piece)
     const key = [heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks, isStep, piece.extents.length].join(' ')
     let session = this.#sessions.get(key)
     if (session === undefined) {
       const makeGraph = isStep ? stepAttentionGraph : attentionGraph
-      session = createSession({ model: makeGraph(shape, this.#type, piece.extents.length), folder: '', threads: this.#threads })
+      session = new Session({ model: makeGraph(shape, this.#type, piece.extents.length), folder: '', threads: this.#threads })
       this.#sessions.set(key, session)
     }
     return session

@@ -1,18 +1,21 @@
-import { Tensor, type InferenceSession } from 'onnxruntime-node'
+import { setImmediate as turn } from 'node:timers/promises'
+import { Tensor } from 'onnxruntime-node'
 import { jobMemory, type JobMemory } from './job-memory.ts'
-import { createSession } from './session.ts'
+import { Session } from './session.ts'
 import type { ExpertRun, GraphSource } from './worker-messages.ts'
 
 /** Jobs of up to this many rows reuse their input tensor. */
 const REUSED_ROWS = 16
 /** A graph with prepared weights has another output, which carries them. */
 const OUTPUTS = ['y']
+/** Whoever else needs the thread waits no longer than this and the run of one expert. */
+const TURN_MS = 2
 
 /** The experts of one model that this worker holds. */
 export class WorkerExperts {
   readonly #hidden: number
   /** By layer, then expert. */
-  readonly #sessions: Map<number, InferenceSession>[] = []
+  readonly #sessions: Map<number, Session>[] = []
   readonly #inputs: { readonly numbers: Float32Array; readonly feeds: { readonly x: Tensor } }[] = []
 
   /** Made once: it would take as long as a run does. */
@@ -22,25 +25,25 @@ export class WorkerExperts {
     this.#hidden = hidden
   }
 
-  async open(layer: number, expert: number, source: GraphSource): Promise<void> {
-    const session = await createSession(source)
+  open(layer: number, expert: number, source: GraphSource): void {
+    const session = new Session(source, OUTPUTS)
     const layerSessions = (this.#sessions[layer] ??= new Map())
     layerSessions.set(expert, session)
   }
 
-  async closeExpert(layer: number, expert: number): Promise<void> {
+  closeExpert(layer: number, expert: number): void {
     const session = this.#sessions[layer]?.get(expert)
     this.#sessions[layer]?.delete(expert)
-    await session?.release()
+    session?.release()
   }
 
   /** Output [rows, hidden] of the expert for the same input at any time. */
-  async check(layer: number, expert: number, rows: number): Promise<Float32Array> {
+  check(layer: number, expert: number, rows: number): Float32Array {
     const numbers = rows * this.#hidden
     if (this.#checkInput.length < numbers) this.#checkInput = Float32Array.from({ length: numbers }, (_, i) => Math.sin(i))
     const session = this.#sessions[layer]?.get(expert)
     if (session === undefined) throw new Error(`expert ${expert} of layer ${layer} is not open`)
-    const { y } = await session.run({ x: new Tensor('float32', this.#checkInput.subarray(0, numbers), [rows, this.#hidden]) }, OUTPUTS)
+    const { y } = session.run({ x: new Tensor('float32', this.#checkInput.subarray(0, numbers), [rows, this.#hidden]) })
     return y!.data as Float32Array
   }
 
@@ -49,19 +52,24 @@ export class WorkerExperts {
     const sessions = this.#sessions[job.layer]
     if (sessions === undefined) return
     const memory = jobMemory(block, job.rows, job.picks, this.#hidden)
+    let turnedAt = performance.now()
     for (let first = 0, end = 0; first < job.picks; first = end) {
       const expert = memory.pickExpert[first]!
       for (end = first + 1; end < job.picks && memory.pickExpert[end] === expert;) end++
       const session = sessions.get(expert)
       if (session === undefined) continue
-      const { y } = await session.run(this.#gather(memory, first, end), OUTPUTS)
+      if (performance.now() - turnedAt > TURN_MS) {
+        await turn()
+        turnedAt = performance.now()
+      }
+      const { y } = session.run(this.#gather(memory, first, end))
       memory.outputs.set(y!.data as Float32Array, first * this.#hidden)
     }
   }
 
-  async close(): Promise<void> {
+  close(): void {
     for (const layer of this.#sessions.splice(0)) {
-      for (const session of layer?.values() ?? []) await session.release()
+      for (const session of layer?.values() ?? []) session.release()
     }
   }
 

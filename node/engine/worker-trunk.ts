@@ -1,4 +1,4 @@
-import { Tensor, type InferenceSession } from 'onnxruntime-node'
+import { Tensor } from 'onnxruntime-node'
 import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 import { EmbeddingTable } from './embedding-table.ts'
@@ -7,15 +7,15 @@ import { attentionShape } from './kv-shape.ts'
 import type { AttentionShape } from './kv-shape.ts'
 import { passMemory, type PassMemory } from './pass-memory.ts'
 import { Rope } from './rope.ts'
-import { createSession } from './session.ts'
+import { Session } from './session.ts'
 import { WorkerAttention } from './worker-attention.ts'
 import type { AttentionPass } from './worker-attention.ts'
 import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
 
 interface Layer {
-  readonly before: InferenceSession
-  readonly after: InferenceSession
-  readonly shared: InferenceSession | null
+  readonly before: Session
+  readonly after: Session
+  readonly shared: Session | null
   readonly shape: AttentionShape
   readonly kv: KvPool
 }
@@ -28,7 +28,7 @@ interface RunningPass {
   readonly feeds: Readonly<Record<'moe' | 'cos' | 'sin', Tensor>>
   h: Tensor
   /** What is left to do for the layer that was answered last. */
-  rest: (() => Promise<void>) | null
+  rest: (() => void) | null
   /** Why it could not be done. */
   failure: Error | null
 }
@@ -42,7 +42,7 @@ export class WorkerTrunk {
   readonly #attention: WorkerAttention
   readonly #layers: Layer[] = []
   readonly #passes = new Map<number, RunningPass>()
-  #head: InferenceSession | null = null
+  #head: Session | null = null
 
   constructor(config: ModelConfig, embedding: EmbeddingSource, kv: KvLayout) {
     this.#config = config
@@ -52,19 +52,19 @@ export class WorkerTrunk {
     this.#attention = new WorkerAttention(kv)
   }
 
-  async openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }): Promise<void> {
+  openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }): void {
     const shape = attentionShape(this.#config, layer)
     this.#layers[layer] = {
-      before: await createSession(graphs.before),
-      after: await createSession(graphs.after),
-      shared: graphs.shared === null ? null : await createSession(graphs.shared),
+      before: new Session(graphs.before),
+      after: new Session(graphs.after),
+      shared: graphs.shared === null ? null : new Session(graphs.shared),
       shape,
       kv: new KvPool(shape, this.#kv.type, this.#kv.maxBlocks),
     }
   }
 
-  async openHead(source: GraphSource): Promise<void> {
-    this.#head = await createSession(source)
+  openHead(source: GraphSource): void {
+    this.#head = new Session(source)
   }
 
   begin(pass: number, start: PassStart, memory: SharedArrayBuffer): void {
@@ -107,17 +107,17 @@ export class WorkerTrunk {
    * All rows of the pass go through the weights together; each sequence attends to its own blocks.
    * `finishLayer` is called once the answer is on its way.
    */
-  async attend(number: number, layer: number): Promise<void> {
+  attend(number: number, layer: number): void {
     const pass = this.#pass(number)
     const { before, after, shared, shape, kv } = this.#layers[layer]!
-    const out = await before.run({ ...pass.feeds, h: pass.h })
+    const out = before.run({ ...pass.feeds, h: pass.h })
     const vectors = [out['new_k'], out['new_v']].flatMap((tensor) => (tensor === undefined ? [] : [tensor.data as Float32Array]))
     const inputs = { queries: out['queries']!.data as Float32Array, sinks: out['sink_scores'] ?? null }
     const attended = new Float32Array(pass.rows * shape.heads * shape.valueWidth)
     for (const { table, past, rows, firstRow } of pass.attention.parts) kv.write(table, past, rows, vectors, firstRow)
-    await this.#attention.run(shape, kv, pass.attention, inputs, attended)
+    this.#attention.run(shape, kv, pass.attention, inputs, attended)
     const attention = new Tensor('float32', attended, [1, pass.rows, shape.heads * shape.valueWidth])
-    const { h2, x, weights, experts } = await after.run({ h1: out['h1']!, attention })
+    const { h2, x, weights, experts } = after.run({ h1: out['h1']!, attention })
     pass.h = h2!
     if (!isDense(this.#config, layer)) {
       pass.memory.x.set(x!.data as Float32Array)
@@ -125,8 +125,8 @@ export class WorkerTrunk {
       pass.memory.experts.set(experts!.data as Int32Array)
     }
     if (shared !== null) {
-      pass.rest = async () => {
-        const { h3 } = await shared.run({ x: x!, h2: h2! })
+      pass.rest = () => {
+        const { h3 } = shared.run({ x: x!, h2: h2! })
         pass.h = h3!
       }
     }
@@ -134,19 +134,27 @@ export class WorkerTrunk {
     pass.memory.moe.fill(0)
   }
 
+  /** Whether {@link finishLayer} has something to do. */
+  isUnfinished(number: number): boolean {
+    const pass = this.#passes.get(number)
+    return pass !== undefined && pass.rest !== null
+  }
+
   /** Computes the shared expert of the layer that was attended to last. What goes wrong is told by the next call on the pass. */
-  async finishLayer(number: number): Promise<void> {
+  finishLayer(number: number): void {
     const pass = this.#passes.get(number)
     if (pass === undefined || pass.rest === null) return
     const { rest } = pass
     pass.rest = null
-    await rest().catch((error: Error) => {
-      pass.failure = error
-    })
+    try {
+      rest()
+    } catch (error) {
+      pass.failure = error as Error
+    }
   }
 
   /** [rows, vocab] */
-  async logits(number: number, rows: readonly number[]): Promise<Float32Array> {
+  logits(number: number, rows: readonly number[]): Float32Array {
     const pass = this.#pass(number)
     const { hiddenSize } = this.#config
     const pick = (from: Float32Array): Tensor => {
@@ -154,7 +162,7 @@ export class WorkerTrunk {
       for (const [i, row] of rows.entries()) picked.set(from.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
       return new Tensor('float32', picked, [1, rows.length, hiddenSize])
     }
-    const { logits } = await this.#head!.run({ h: pick(pass.h.data as Float32Array), moe: pick(pass.memory.moe) })
+    const { logits } = this.#head!.run({ h: pick(pass.h.data as Float32Array), moe: pick(pass.memory.moe) })
     return logits!.data as Float32Array
   }
 
@@ -170,16 +178,16 @@ export class WorkerTrunk {
     }
   }
 
-  async close(): Promise<void> {
+  close(): void {
     this.#passes.clear()
     this.#embedding.close()
     for (const layer of this.#layers.splice(0)) {
-      await layer?.before.release()
-      await layer?.after.release()
-      await layer?.shared?.release()
+      layer?.before.release()
+      layer?.after.release()
+      layer?.shared?.release()
     }
-    await this.#attention.close()
-    await this.#head?.release()
+    this.#attention.close()
+    this.#head?.release()
     this.#head = null
   }
 

@@ -92,16 +92,10 @@ async function attend(
     pool.write(table, 0, past + rows, vectors, 0)
     const into = new Float32Array(rows * shape.heads * shape.valueWidth)
     const sinks = shape.sinks ? new Tensor('float32', sequence.sinks, [shape.heads]) : null
-    await attention.run(
-      shape,
-      pool,
-      { parts: [{ firstRow: 0, rows, past, table }], plan: new Map() },
-      { queries: sequence.queries, sinks },
-      into,
-    )
+    attention.run(shape, pool, { parts: [{ firstRow: 0, rows, past, table }], plan: new Map() }, { queries: sequence.queries, sinks }, into)
     return into
   } finally {
-    await attention.close()
+    attention.close()
   }
 }
 
@@ -175,9 +169,9 @@ for (const [name, shape] of Object.entries(SHAPES)) {
       const inputs = { queries: all.queries, sinks }
       const together = new Float32Array(9 * shape.heads * shape.valueWidth)
       const alone = new Float32Array(together.length)
-      await attention.run(shape, pool, { parts, plan: new Map() }, inputs, together)
-      for (const part of parts) await attention.run(shape, pool, { parts: [part], plan: new Map() }, inputs, alone)
-      await attention.close()
+      attention.run(shape, pool, { parts, plan: new Map() }, inputs, together)
+      for (const part of parts) attention.run(shape, pool, { parts: [part], plan: new Map() }, inputs, alone)
+      attention.close()
       assert.deepEqual(together, alone)
       assert.ok(together.every((value) => value !== 0))
     }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { Tensor } from 'onnxruntime-node'
 import { OnnxGraph } from '../../../node/engine/onnx-graph.ts'
-import { createSession } from '../../../node/engine/session.ts'
+import { Session } from '../../../node/engine/session.ts'
 
 test('writes the bytes that onnx.proto3 prescribes', () => {
   const graph = new OnnxGraph('g')
@@ -37,8 +37,8 @@ test('a graph with constants, attributes and an external weight runs', async (t)
   graph.constant('high', [], Float32Array.of(10))
   graph.node('Clip', ['product', 'low', 'high'], ['clipped'])
   graph.node('LeakyRelu', ['clipped'], ['y'], { alpha: { float: 0.5 } })
-  const session = await createSession({ model: graph.toBytes(), folder })
-  const { y } = await session.run({ x: new Tensor('float32', Float32Array.of(1, 1, 2, -1), [2, 2]) })
-  await session.release()
+  const session = new Session({ model: graph.toBytes(), folder })
+  const { y } = session.run({ x: new Tensor('float32', Float32Array.of(1, 1, 2, -1), [2, 2]) })
+  session.release()
   assert.deepEqual([...(y!.data as Float32Array)], [5, 7, 9, 0, 0, 0])
 })
