@@ -48,6 +48,7 @@ function optionsOf(source: GraphSource): InferenceSession.SessionOptions {
     interOpNumThreads: 1,
     enableCpuMemArena: false,
     enableMemPattern: false,
+    graphOptimizationLevel: source.isOptimal === true ? 'disabled' : 'all',
     logSeverityLevel: LOG_ERRORS_ONLY,
     ...(source.saveTo === undefined ? {} : { optimizedModelFilePath: join(source.saveTo.folder, `${source.saveTo.name}.onnx`) }),
     extra: {

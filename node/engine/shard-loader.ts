@@ -161,7 +161,14 @@ export class ShardLoader {
     const { stride, tensors } = manifest.expertLayout
     const start = (expert - entry.first) * stride
     const weights = blobWeights(file, manifest, tensors, { start, scratch })
-    return { model: expertGraph(manifest.config, weights), folder: file.folder, provider: this.#init.provider, threads: this.#init.threads }
+    return {
+      model: expertGraph(manifest.config, weights),
+      folder: file.folder,
+      provider: this.#init.provider,
+      threads: this.#init.threads,
+      // Weights of 16 bits are cast when the session is opened.
+      isOptimal: manifest.quant.kind === 'q4' || manifest.quant.kind === 'q8',
+    }
   }
 
   async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, lane: EngineLane, source: GraphSource): Promise<void> {

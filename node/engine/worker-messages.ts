@@ -15,6 +15,8 @@ export interface GraphSource {
   readonly provider?: Provider
   /** What computes each operator; one thread by default. */
   readonly threads?: SessionThreads
+  /** Nothing in it can be folded or fused: trying to takes time, and what tries stays in memory. */
+  readonly isOptimal?: boolean
 }
 
 /** Where the embedding table lies. */
