@@ -33,9 +33,12 @@ test('a host that goes from 2,600 ms over a relay to a direct link is preferred 
   const circuit = multiaddr(`${far[0].address}/p2p-circuit/p2p/${near.peer}`)
   const relayed = await mesh.dial(circuit, { signal: AbortSignal.timeout(60_000) })
   assert.equal(linkKind(relayed), 'relay')
+  const { id, manifest } = swarm.model
+  const shard = manifest.blobs.find((blob) => blob.role === 'experts')!
+  const announced = async (): Promise<boolean> => (await newcomer.records.find(shard.cid, 2, AbortSignal.timeout(10_000))).length === 2
+  await until(announced, { what: 'the records of both hosts', timeoutMs: 60_000, intervalMs: 500 })
   // The lines to the relay fill up, as lines do.
   for (const line of far) line.oneWayMs = RELAY_ONE_WAY_MS
-  const { id, manifest } = swarm.model
   for (const { peer } of [near, other]) {
     for (const blob of manifest.blobs) {
       if (blob.role !== 'experts') continue
