@@ -37,7 +37,7 @@ let timer: NodeJS.Timeout | null = null
  * after the last act: opening a session then takes a quarter less time. Where there is no glibc, or no koffi, it only acts.
  */
 export async function reusingFreedBuffers<T>(act: () => Promise<T>): Promise<T> {
-  glibc ??= loadGlibc()
+  if (glibc === undefined) glibc = loadGlibc()
   if (glibc === null) return await act()
   if (timer !== null) clearTimeout(timer)
   timer = null
@@ -48,19 +48,18 @@ export async function reusingFreedBuffers<T>(act: () => Promise<T>): Promise<T> 
   try {
     return await act()
   } finally {
-    if (--underWay === 0) {
-      // Whatever else passes through large buffers meanwhile, such as the hashing of the next shard, should not leave them behind.
-      glibc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-      if (++sinceGivenBack >= MAX_ACTS_BETWEEN) giveBack(glibc)
-      else timer = setTimeout(giveBack, GIVE_BACK_AFTER_MS, glibc).unref()
-    }
+    underWay--
+    // Whatever else passes through large buffers meanwhile, such as the hashing of the next shard, should not leave them behind.
+    if (underWay === 0) glibc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    if (++sinceGivenBack >= MAX_ACTS_BETWEEN) giveBack(glibc)
+    else if (underWay === 0) timer = setTimeout(giveBack, GIVE_BACK_AFTER_MS, glibc).unref()
   }
 }
 
 function giveBack(library: Glibc): void {
   timer = null
   sinceGivenBack = 0
-  library.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD_BYTES)
+  if (underWay === 0) library.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD_BYTES)
   // Some milliseconds, in a thread of koffi's.
   library.mallocTrim.async(0, () => {})
 }
