@@ -12,6 +12,7 @@ import type { PrefixStore } from './prefix-store.ts'
 import { RowBudget } from './row-budget.ts'
 import { Sequence } from './sequence.ts'
 import type { SequenceInit } from './sequence.ts'
+import { TwoBatchOverlap } from './two-batch-overlap.ts'
 
 /** Common beginnings shorter than this are computed anew: the bookkeeping would not pay. */
 const MIN_SHARED_TOKENS = 16
@@ -32,8 +33,9 @@ interface Part {
 
 /**
  * Advances the queries of one model together: each pass takes a row of every query that decodes and a piece of the prompts that wait, so
- * that hosts are called once per layer for all of them. Queries join and leave between passes. One that fails or is cancelled leaves the
- * others as they are: a pass that fails is repeated for each of its queries alone.
+ * that hosts are called once per layer for all of them; where it gains, those that decode go in two passes that overlap. Queries join and
+ * leave between passes. One that fails or is cancelled leaves the others as they are: a pass that fails is repeated for each of its queries
+ * alone.
  */
 export class Batcher {
   readonly #components: LayerLoopComponents
@@ -42,7 +44,9 @@ export class Batcher {
   readonly #prefixes: PrefixStore
   /** Oldest first. */
   readonly #open: Sequence[] = []
-  #walking = false
+  readonly #overlap = new TwoBatchOverlap()
+  /** Passes under way, but for those of queries that go alone. */
+  #walks = 0
   #lastKind = ''
   #turn: NodeJS.Immediate | null = null
   #passes = 0
@@ -76,13 +80,14 @@ export class Batcher {
     const place = this.#open.indexOf(sequence)
     if (place >= 0) this.#open.splice(place, 1)
     if (!sequence.busy) this.#keep(sequence)
+    if (this.#open.length === 0) this.#overlap.interrupt()
     // The others need not wait for it any longer.
     this.#poke()
   }
 
   /** Begins a pass as soon as every sequence waits for one, or in the next turn of the event loop without those that don't. */
   #poke(): void {
-    if (this.#walking || !this.#open.some((sequence) => sequence.isReady)) return
+    if (!this.#mayBegin() || !this.#open.some((sequence) => sequence.isReady)) return
     if (this.#open.every((sequence) => sequence.isReady || sequence.busy)) {
       if (this.#turn !== null) clearImmediate(this.#turn)
       this.#turn = null
@@ -90,21 +95,36 @@ export class Batcher {
     } else {
       this.#turn ??= setImmediate(() => {
         this.#turn = null
-        if (!this.#walking) void this.#step()
+        if (this.#mayBegin()) void this.#step()
       })
     }
+  }
+
+  #mayBegin(): boolean {
+    return this.#walks < this.#ways()
+  }
+
+  /** Passes that may be under way. A piece of a prompt goes with all others: a second pass beside it would wait for it in every layer. */
+  #ways(): 1 | 2 {
+    return this.#open.every(({ pending }) => pending <= 1) ? this.#overlap.ways(this.#open.length) : 1
   }
 
   /** One pass for as many sequences as go together. Never rejects. */
   async #step(): Promise<void> {
     const begun = this.#begin()
     if (begun === null) return
-    this.#walking = true
+    this.#walks++
     const { parts, pass } = begun
     const startedAt = performance.now()
-    const failure = await this.#walk(parts, pass)
-    this.#rows.took(parts, performance.now() - startedAt)
-    this.#walking = false
+    const walk = this.#walk(parts, pass)
+    // Those that this pass left out may go beside it.
+    this.#poke()
+    const failure = await walk
+    const now = performance.now()
+    this.#rows.took(parts, now - startedAt)
+    if (failure === null && parts.every(({ tokens }) => tokens.length === 1)) this.#overlap.took(parts.length, this.#open.length, now)
+    else this.#overlap.interrupt()
+    this.#walks--
     if (failure !== null && parts.length > 1) for (const part of parts) void this.#alone(part)
     else for (const { sequence } of parts) this.#leave(sequence, failure)
     this.#poke()
@@ -191,7 +211,11 @@ export class Batcher {
         return { parts, pass }
       } catch (error) {
         // Whoever came first goes on at the expense of the others, until it is alone or the pass fits.
-        if (isMeshError(error, 'KvFullError') && this.#makeRoom(first.sequence, postponed)) continue
+        if (isMeshError(error, 'KvFullError')) {
+          if (this.#makeRoom(first.sequence, postponed)) continue
+          // The other pass holds the memory for as long as it takes.
+          if (this.#walks > 0) return null
+        }
         for (const part of parts) {
           part.sequence.busy = true
           void this.#alone(part)
@@ -200,12 +224,13 @@ export class Batcher {
     }
   }
 
-  /** Rows of those that wait, oldest first: all that decode, and pieces of prompts. */
+  /** Rows of those that wait, oldest first: all that decode, or their half, and pieces of prompts. */
   #compose(postponed: ReadonlySet<Sequence>): Part[] {
     const waiting = this.#open.filter((sequence) => sequence.isReady && !postponed.has(sequence))
     // Sequences of different kinds take turns.
     const kind = (waiting.find((sequence) => sequence.kind !== this.#lastKind) ?? waiting[0])?.kind
-    const ready = waiting.filter((sequence) => sequence.kind === kind && this.#admit(sequence))
+    const most = Math.ceil(this.#open.length / this.#ways())
+    const ready = waiting.filter((sequence) => sequence.kind === kind && this.#admit(sequence)).slice(0, most)
     this.#lastKind = kind ?? ''
     const rows = this.#rows.divide(ready.map(({ pending }) => pending))
     return ready.flatMap((sequence, i): Part[] => {

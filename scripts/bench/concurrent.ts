@@ -27,7 +27,7 @@ interface Side {
 
 export const concurrentBench: Bench<Flag> = {
   name: 'concurrent',
-  defaults: { queries: String(BAR_QUERIES), hosts: '4', rounds: '6', wire: 'f16', combine: 'host' },
+  defaults: { queries: String(BAR_QUERIES), hosts: '4', rounds: '12', wire: 'f16', combine: 'host' },
 
   async run({ workspace, seed, flags }) {
     const queries = wholeNumber(flags.queries, 'queries', 1)
@@ -35,9 +35,6 @@ export const concurrentBench: Bench<Flag> = {
     const rounds = wholeNumber(flags.rounds, 'rounds', 1)
     const model = await packModel(workspace)
     const skein = { wire: flags.wire, combine: flags.combine }
-    const begin = (daemon: DaemonProcess): Side => ({ daemon, alone: [], together: [], texts: new Map(), equal: 0 })
-    const one = begin(await startOneProcess(workspace, model))
-    const swarm = begin((await startSwarm(workspace, model, { name: 'swarm', hosts, layout: 'layers' })).gateway)
     const openings = shuffledPrompts(seed)
     // Different from the first word on, so that no query can use what another has computed.
     const promptOf = (number: number): string => `${number}. ${openings[number % openings.length]}`
@@ -56,9 +53,9 @@ export const concurrentBench: Bench<Flag> = {
       }
       return answers.reduce((sum, { completionTokens }) => sum + completionTokens, 0) / seconds
     }
-    for (let round = -WARM_UP_ROUNDS; round < rounds; round++) {
-      // Each side goes first in every other round.
-      for (const side of round % 2 === 0 ? [one, swarm] : [swarm, one]) {
+    const measure = async (daemon: DaemonProcess): Promise<Side> => {
+      const side: Side = { daemon, alone: [], together: [], texts: new Map(), equal: 0 }
+      for (let round = -WARM_UP_ROUNDS; round < rounds; round++) {
         const prompts = Array.from({ length: queries }, () => promptOf(next++))
         const alone = await rateOf(side, prompts.slice(0, 1))
         const together = await rateOf(side, prompts)
@@ -66,7 +63,13 @@ export const concurrentBench: Bench<Flag> = {
         side.alone.push(alone)
         side.together.push(together)
       }
+      return side
     }
+    // One after the other: what the daemons of a swarm do while they are asked nothing would be measured as the other's.
+    const process = await startOneProcess(workspace, model)
+    const one = await measure(process)
+    await process.stop()
+    const swarm = await measure((await startSwarm(workspace, model, { name: 'swarm', hosts, layout: 'layers' })).gateway)
     const bar = queries === BAR_QUERIES ? { atLeast: MIN_RATIO } : null
     const figuresOf = (side: Side, what: string): Figure[] => [
       figure(`1 query, ${what}`, 'tokens/s', side.alone),

@@ -12,6 +12,8 @@ export type EngineRequest =
   | { readonly op: 'prefill'; readonly tokens: number }
   /** Tokens one by one after it: milliseconds of each. */
   | { readonly op: 'decode'; readonly tokens: number }
+  /** So many tokens of so many new sequences, one of each in every pass: milliseconds of each pass. */
+  | { readonly op: 'decode-together'; readonly sequences: number; readonly tokens: number }
   /**
    * Opens one shard per layer, runs all their experts and closes them. Answers: bytes of the shards, resident bytes before, while they are
    * in use and after, then milliseconds per 30 MB that each took to open.
@@ -38,19 +40,18 @@ export function startEngineChild(workspace: Workspace, script: string, args: rea
     stdio: ['ignore', 2, 2, 'ipc'],
   })
   workspace.onClose(() => void child.kill('SIGKILL'))
+  const ended = once(child, 'exit').then(([code]) => ({ error: `${script} ended with ${code as number | null}`, samples: [] }))
   return {
     async ask(request) {
       child.send(request)
-      const ended = once(child, 'exit').then(([code]) => ({ error: `${script} ended with ${code as number | null}`, samples: [] }))
       const answered = once(child, 'message', { signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) }).then(([reply]) => reply as EngineReply)
       const reply = await Promise.race([answered, ended])
       if (reply.error !== null) throw new Error(reply.error)
       return reply.samples
     },
     async end() {
-      const exited = once(child, 'exit')
       child.kill()
-      await exited
+      await ended
     },
   }
 }

@@ -1,7 +1,7 @@
 /** A process of the engine bench: one model in Skein's engine, no network. Arguments: store, name of the model, seed. */
 import { readFileSync } from 'node:fs'
 import { weightedSum } from '../../node/engine/combine.ts'
-import type { Engine, Experts, KvCache, Trunk } from '../../node/engine/engine.ts'
+import type { Engine, Experts, KvCache, Segment, Trunk } from '../../node/engine/engine.ts'
 import { createEngine } from '../../node/engine/onnx-engine.ts'
 import { picksOf } from '../../node/engine/picks.ts'
 import { createBlobStore } from '../../node/model/blob-store.ts'
@@ -32,11 +32,20 @@ answerParent(async (request: EngineRequest) => {
     case 'prefill': {
       cache?.close()
       cache = opened!.trunk.createCache()
-      return [await passMs(nextTokens(request.tokens))]
+      return [await passMs([{ cache, tokens: nextTokens(request.tokens) }])]
     }
     case 'decode': {
       const samples: number[] = []
-      for (const token of nextTokens(request.tokens)) samples.push(await passMs([token]))
+      for (const token of nextTokens(request.tokens)) samples.push(await passMs([{ cache: cache!, tokens: [token] }]))
+      return samples
+    }
+    case 'decode-together': {
+      const samples: number[] = []
+      const caches = Array.from({ length: request.sequences }, () => opened!.trunk.createCache())
+      for (let token = 0; token < request.tokens; token++) {
+        samples.push(await passMs(caches.map((own) => ({ cache: own, tokens: nextTokens(1) }))))
+      }
+      for (const own of caches) own.close()
       return samples
     }
     case 'shards':
@@ -44,10 +53,10 @@ answerParent(async (request: EngineRequest) => {
   }
 })
 
-async function passMs(tokens: readonly number[]): Promise<number> {
+async function passMs(segments: readonly Segment[]): Promise<number> {
   const { trunk, experts } = opened!
   const startedAt = performance.now()
-  const pass = trunk.beginPass([{ cache: cache!, tokens }])
+  const pass = trunk.beginPass(segments)
   for (let layer = 0; layer < config.layers; layer++) {
     const routing = await pass.attend(layer)
     if (routing === null) continue
@@ -62,7 +71,8 @@ async function passMs(tokens: readonly number[]): Promise<number> {
       pickWeight: picks.pickWeight,
     })
   }
-  await pass.logits([pass.rows - 1])
+  let rows = 0
+  await pass.logits(segments.map(({ tokens }) => (rows += tokens.length) - 1))
   pass.commit()
   pass.close()
   return performance.now() - startedAt

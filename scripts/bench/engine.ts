@@ -1,6 +1,7 @@
 /**
- * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (4.5 bits per weight): decode and prefill of one process with one and two
- * threads, of a swarm on loopback, memory and loading of shards; and llama.cpp on random weights of the same shape, in turns with it.
+ * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (4.5 bits per weight): decode (of one sequence and of eight) and prefill of
+ * one process with one and two threads, of a swarm on loopback, memory and loading of shards; and llama.cpp on random weights of the same
+ * shape, in turns with it.
  *
  * llama.cpp's side: `npm install node-llama-cpp` in a folder outside this repository, then `--llama <that folder>`.
  */
@@ -26,6 +27,8 @@ type Init = BenchInit<Flag>
 
 const PROMPT_TOKENS = 128
 const ANSWER_TOKENS = 24
+/** Sequences that decode together. */
+const SEQUENCES = 8
 const WARM_UP_ROUNDS = 1
 const MIN_DECODE_RATIO = 0.8
 const MIN_PREFILL_RATIO = 1.2
@@ -86,6 +89,7 @@ async function speedFigures(
   }
   const prefill: Record<string, number[]> = {}
   const decode: Record<string, number[]> = {}
+  const together: Record<string, number[]> = {}
   for (const child of Object.values(sides)) await child.ask({ op: 'open', threads })
   for (let round = -WARM_UP_ROUNDS; round < wholeNumber(flags.rounds, 'rounds', 1); round++) {
     // Each side goes first in every other round.
@@ -93,9 +97,11 @@ async function speedFigures(
     for (const [side, child] of round % 2 === 0 ? order : order.reverse()) {
       const promptMs = await child.ask({ op: 'prefill', tokens: PROMPT_TOKENS })
       const answerMs = await child.ask({ op: 'decode', tokens: ANSWER_TOKENS })
+      const togetherMs = await child.ask({ op: 'decode-together', sequences: SEQUENCES, tokens: ANSWER_TOKENS })
       if (round < 0) continue
       ;(prefill[side] ??= []).push(...promptMs.map((ms) => (1000 * PROMPT_TOKENS) / ms))
       ;(decode[side] ??= []).push(...answerMs.map((ms) => 1000 / ms))
+      ;(together[side] ??= []).push(...togetherMs.map((ms) => (1000 * SEQUENCES) / ms))
     }
   }
   for (const child of Object.values(sides)) await child.end()
@@ -103,9 +109,13 @@ async function speedFigures(
   const figures: Figure[] = []
   for (const [side, rates] of Object.entries(decode)) figures.push(figure(`decode, ${side}, ${what}`, 'tokens/s', rates))
   for (const [side, rates] of Object.entries(prefill)) figures.push(figure(`prefill ${PROMPT_TOKENS}, ${side}, ${what}`, 'tokens/s', rates))
+  for (const [side, rates] of Object.entries(together)) {
+    figures.push(figure(`decode of ${SEQUENCES} sequences together, ${side}, ${what}`, 'tokens/s', rates))
+  }
   const llama = 'llama.cpp'
-  if (decode[llama] !== undefined && prefill[llama] !== undefined) {
+  if (decode[llama] !== undefined && prefill[llama] !== undefined && together[llama] !== undefined) {
     figures.push(...ratios(`decode, Skein to llama.cpp, ${what}`, decode['skein']!, decode[llama], { atLeast: MIN_DECODE_RATIO }))
+    figures.push(...ratios(`decode of ${SEQUENCES} sequences, Skein to llama.cpp, ${what}`, together['skein']!, together[llama]))
     figures.push(...ratios(`prefill, Skein to llama.cpp, ${what}`, prefill['skein']!, prefill[llama], { atLeast: MIN_PREFILL_RATIO }))
   }
   return figures

@@ -18,6 +18,7 @@ interface LlamaContext {
   initBatch(size: number): void
   addToBatch(sequence: number, position: number, tokens: Uint32Array, logitIndexes: Uint32Array): Uint32Array
   decodeBatch(): Promise<void>
+  dispose(): Promise<void>
 }
 
 const CONTEXT_TOKENS = 1024
@@ -25,13 +26,16 @@ const BATCH_TOKENS = 512
 
 const [folder, file, seed] = process.argv.slice(2) as [string, string, string]
 const nextTokens = tokenSource(Number(seed), OLMOE_1B_7B.vocabSize)
+/** By the number of its sequences. */
+let openContext: (sequences: number) => Promise<LlamaContext>
 let context: LlamaContext | null = null
 let position = 0
 
 answerParent(async (request: EngineRequest) => {
   switch (request.op) {
     case 'open':
-      context = await openContext(request.threads)
+      openContext = await openModel(request.threads)
+      context = await openContext(1)
       return []
     case 'prefill':
       context!.disposeSequence(0)
@@ -42,21 +46,38 @@ answerParent(async (request: EngineRequest) => {
       for (const token of nextTokens(request.tokens)) samples.push(await passMs([token]))
       return samples
     }
+    case 'decode-together': {
+      const samples: number[] = []
+      const several = await openContext(request.sequences)
+      for (let token = 0; token < request.tokens; token++) {
+        const tokens = nextTokens(request.sequences)
+        const startedAt = performance.now()
+        several.initBatch(tokens.length)
+        for (const [sequence, id] of tokens.entries()) several.addToBatch(sequence, token, Uint32Array.of(id), Uint32Array.of(0))
+        await several.decodeBatch()
+        samples.push(performance.now() - startedAt)
+      }
+      await several.dispose()
+      return samples
+    }
     case 'shards':
       throw new Error('llama.cpp has no shards')
   }
 })
 
-async function openContext(threads: number): Promise<LlamaContext> {
+/** Loads the model; what it returns makes contexts of so many sequences. */
+async function openModel(threads: number): Promise<typeof openContext> {
   const entry = pathToFileURL(join(folder, 'node_modules/node-llama-cpp/dist/index.js')).href
   const { getLlama } = (await import(entry)) as { getLlama: (options: object) => Promise<{ readonly _bindings: LlamaBinding }> }
   const { _bindings: binding } = await getLlama({ gpu: false, build: 'never', logLevel: 'error' })
   const model = new binding.AddonModel(file, { useMmap: true, gpuLayers: 0, addonExports: binding })
   if (!(await model.init())) throw new Error(`llama.cpp can't load ${file}`)
-  const opened = new binding.AddonContext(model, { contextSize: CONTEXT_TOKENS, batchSize: BATCH_TOKENS, threads, sequences: 1 })
-  if (!(await opened.init())) throw new Error('llama.cpp can make no context')
-  opened.setThreads(threads)
-  return opened
+  return async (sequences) => {
+    const opened = new binding.AddonContext(model, { contextSize: CONTEXT_TOKENS, batchSize: BATCH_TOKENS, threads, sequences })
+    if (!(await opened.init())) throw new Error('llama.cpp can make no context')
+    opened.setThreads(threads)
+    return opened
+  }
 }
 
 async function passMs(tokens: readonly number[]): Promise<number> {

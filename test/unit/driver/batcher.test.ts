@@ -28,6 +28,8 @@ const prompt = (length: number, seed: number): number[] => Array.from({ length }
 class LocalDispatcher {
   readonly experts: Experts
   readonly rows: number[] = []
+  /** The pass of each call, by a number of its own. */
+  readonly passes: number[] = []
   fault: ((work: LayerWork) => Error | null) | null = null
 
   constructor(experts: Experts) {
@@ -38,6 +40,7 @@ class LocalDispatcher {
     context.scope.throwIfCancelled()
     const { picks, rows, width } = work
     if (work.layer === 0) this.rows.push(rows)
+    this.passes.push(context.exploreSeed)
     const error = this.fault?.(work) ?? null
     if (error !== null) throw error
     const outputs = await this.experts.run({ layer: work.layer, x: work.x, rows, pickRow: picks.pickRow, pickExpert: picks.pickExpert })
@@ -123,6 +126,31 @@ test('queries advance together, each with the bits that it has alone', async (t)
     // Each query's report tells of its own rows only: prompt and ten tokens in two layers.
     assert.equal(host!.rows, 2 * (prompts[i]!.length + 10))
   }
+})
+
+test('queries that decode also go in two passes that overlap, with the same bits', async (t) => {
+  const bench = await open(t)
+  const prompts = Array.from({ length: 8 }, (_, i) => prompt(20, i))
+  const alone = await aloneAll(bench, prompts, 40)
+  const { rows, passes } = bench.dispatcher
+  rows.length = passes.length = 0
+  const batcher = bench.batcher()
+  assert.deepEqual(await Promise.all(prompts.map((tokens) => generate(batcher, query(batcher), tokens, 40))), alone)
+  // Until both ways are known they take turns.
+  assert.ok(rows.filter((count) => count === 8).length >= 8 && rows.filter((count) => count === 4).length >= 16, rows.join(' '))
+  const isOverlapped = (pass: number, i: number): boolean => passes.lastIndexOf(pass) > i + 1 && passes[i + 1] !== pass
+  assert.ok(passes.filter(isOverlapped).length >= 8, passes.join(' '))
+})
+
+test('a pass that finds no memory beside another waits for it', async (t) => {
+  // Room for three of the four that both come to need, at a token at which they go in two passes.
+  const bench = await open(t, 3)
+  const prompts = [prompt(BLOCK - 12, 1), prompt(BLOCK - 12, 2)]
+  const alone = await aloneAll(bench, prompts, 40)
+  bench.dispatcher.rows.length = 0
+  const batcher = bench.batcher()
+  assert.deepEqual(await Promise.all(prompts.map((tokens) => generate(batcher, query(batcher), tokens, 40))), alone)
+  assert.ok(bench.dispatcher.rows.filter((rows) => rows === 1).length > 8, bench.dispatcher.rows.join(' '))
 })
 
 test('queries that are called in different ways take turns', async (t) => {
