@@ -22,9 +22,8 @@ export class KvPool {
   /** Room for `maxBlocks`, none of which takes memory yet. */
   constructor(shape: AttentionShape, type: KvType, maxBlocks: number) {
     const { kvHeads, keyWidth, valueWidth, valuesAreKeys } = shape
-    // Keys lie as the scores' product wants them: a row for each of their numbers.
-    const keys = { name: 'k', heads: kvHeads, width: keyWidth, byNumber: true }
-    const values = { name: 'v', heads: kvHeads, width: valueWidth, byNumber: false }
+    const keys = { name: 'k', heads: kvHeads, width: keyWidth }
+    const values = { name: 'v', heads: kvHeads, width: valueWidth }
     this.#parts = (valuesAreKeys ? [keys] : [keys, values]).map((part) => new BlockStore(part, type, maxBlocks))
   }
 
@@ -69,13 +68,11 @@ interface Part {
   readonly name: string
   readonly heads: number
   readonly width: number
-  /** [heads, width, tokens] within a block rather than [heads, tokens, width]. */
-  readonly byNumber: boolean
 }
 
 type Numbers = Float32Array | Int16Array | Int8Array
 
-/** Blocks of one kind of vector. */
+/** Blocks of one kind of vector, [heads, tokens, width] each. */
 class BlockStore {
   readonly #part: Part
   readonly #numbersPerBlock: number
@@ -111,34 +108,30 @@ class BlockStore {
 
   /** Tokens `slot` to `slot + count - 1` of a block: rows of `vectors` from `row` on. */
   write(block: number, slot: number, count: number, vectors: Float32Array, row: number): void {
-    const { heads, width, byNumber } = this.#part
+    const { heads, width } = this.#part
     const into = this.#view(block, 1)
     const scales = this.#isScaled ? this.#scaleView(block, 1) : null
-    const step = byNumber ? BLOCK_TOKENS : 1
     const maxCode = this.#type === 'f32' ? 0 : MAX_CODE[this.#type]
     for (let token = 0; token < count; token++) {
       for (let head = 0; head < heads; head++) {
         const from = ((row + token) * heads + head) * width
         const place = slot + token
-        const to = byNumber ? head * width * BLOCK_TOKENS + place : (head * BLOCK_TOKENS + place) * width
+        const to = (head * BLOCK_TOKENS + place) * width
         if (scales === null) {
-          if (byNumber) for (let i = 0; i < width; i++) into[to + i * step] = vectors[from + i]!
-          else into.set(vectors.subarray(from, from + width), to)
+          into.set(vectors.subarray(from, from + width), to)
           continue
         }
         const scale = scaleOf(vectors, from, width, maxCode)
         scales[head * BLOCK_TOKENS + place] = scale
         const inverse = scale === 0 ? 0 : 1 / scale
-        for (let i = 0; i < width; i++) into[to + i * step] = Math.round(vectors[from + i]! * inverse)
+        for (let i = 0; i < width; i++) into[to + i] = Math.round(vectors[from + i]! * inverse)
       }
     }
   }
 
   tensors({ first, blocks }: Extent, run: number): [string, Tensor][] {
-    const { name, heads, width, byNumber } = this.#part
-    const shape = byNumber ? [blocks, heads, width, BLOCK_TOKENS] : [blocks, heads, BLOCK_TOKENS, width]
-    const view = this.#view(first, blocks)
-    const numbers = tensorOf(view, shape)
+    const { name, heads, width } = this.#part
+    const numbers = tensorOf(this.#view(first, blocks), [blocks, heads, BLOCK_TOKENS, width])
     if (!this.#isScaled) return [[`${name}${run}`, numbers]]
     const scales = new Tensor('float32', this.#scaleView(first, blocks), [blocks, heads, 1, BLOCK_TOKENS])
     return [

@@ -25,7 +25,7 @@ interface Attention {
 /**
  * Attention of s tokens of one sequence over its blocks, which hold these tokens too. No weights: layers of one shape share it.
  *
- * Inputs: `queries` f32 [1, s, heads * keyWidth]; for each of `extents` runs of blocks e: `k<e>` [blocks, kvHeads, keyWidth, BLOCK_TOKENS]
+ * Inputs: `queries` f32 [1, s, heads * keyWidth]; for each of `extents` runs of blocks e: `k<e>` [blocks, kvHeads, BLOCK_TOKENS, keyWidth]
  * and, unless values are keys, `v<e>` [blocks, kvHeads, BLOCK_TOKENS, valueWidth], unless they are f32 each with a `k<e>_scale`, `v<e>_scale` f32
  * [blocks, kvHeads, 1, BLOCK_TOKENS]; `mask` f32 [blocks of all extents, 1, 1, s, BLOCK_TOKENS]: 0 where a token sees a position, else
  * -Infinity; `sink_scores` f32 [heads] if the shape has sinks. Output: `attention` f32 [1, s, heads * valueWidth].
@@ -44,7 +44,7 @@ export function attentionGraph(shape: AttentionShape, type: KvType, extents: num
     group: shape.heads / shape.kvHeads,
     runs: Array.from({ length: extents }, (_, e) => e),
     keys: (e) => (isQuantised ? `keys${e}` : `k${e}`),
-    values: (e) => (isQuantised || shape.valuesAreKeys ? `values${e}` : `v${e}`),
+    values: (e) => (shape.valuesAreKeys ? attention.keys(e) : isQuantised ? `values${e}` : `v${e}`),
   }
   graph.input('queries', 'f32', [1, 's', shape.heads * shape.keyWidth])
   graph.input('mask', 'f32', ['blocks', 1, 1, 's', BLOCK_TOKENS])
@@ -62,16 +62,15 @@ export function attentionGraph(shape: AttentionShape, type: KvType, extents: num
 /** What the blocks hold, as f32 and before their scales. */
 function addBlocks({ graph, shape, type, isQuantised, runs, keys, values }: Attention): void {
   const { kvHeads, keyWidth, valueWidth, valuesAreKeys } = shape
-  const block = (e: number, name: string, perBlock: readonly number[], output: string): void => {
-    graph.input(name, STORED_AS[type], [`blocks${e}`, kvHeads, ...perBlock])
+  const block = (e: number, name: string, width: number, output: string): void => {
+    graph.input(name, STORED_AS[type], [`blocks${e}`, kvHeads, BLOCK_TOKENS, width])
     if (!isQuantised) return
     graph.input(`${name}_scale`, 'f32', [`blocks${e}`, kvHeads, 1, BLOCK_TOKENS])
     graph.node('Cast', [name], [output], { to: TO_FLOAT })
   }
   for (const e of runs) {
-    block(e, `k${e}`, [keyWidth, BLOCK_TOKENS], keys(e))
-    if (valuesAreKeys) graph.node('Transpose', [keys(e)], [values(e)], { perm: [0, 1, 3, 2] })
-    else block(e, `v${e}`, [BLOCK_TOKENS, valueWidth], values(e))
+    block(e, `k${e}`, keyWidth, keys(e))
+    if (!valuesAreKeys) block(e, `v${e}`, valueWidth, values(e))
   }
 }
 
@@ -85,7 +84,7 @@ function addScores({ graph, shape, isQuantised, group, runs, keys }: Attention):
   graph.node('Transpose', ['queries_by_token'], ['queries_by_head'], { perm: [1, 2, 0, 3] })
   graph.reshape('queries_by_head', 'rows', [1, kvHeads, -1, keyWidth])
   for (const e of runs) {
-    graph.node('MatMul', ['rows', keys(e)], [isQuantised ? `products${e}` : `scores${e}`])
+    graph.microsoft('FusedMatMul', ['rows', keys(e)], [isQuantised ? `products${e}` : `scores${e}`], { transB: 1 })
     if (isQuantised) graph.node('Mul', [`products${e}`, `k${e}_scale`], [`scores${e}`])
   }
   // The mask is the same for all heads: with tokens on an axis of their own it need not be repeated for each.

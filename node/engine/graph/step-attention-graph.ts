@@ -30,19 +30,15 @@ export function stepAttentionGraph(shape: AttentionShape, type: KvType, sequence
   graph.constant('everywhere', [2], BigInt64Array.of(1n, 4n))
   graph.constant('factor', [], Float32Array.of(shape.scale))
 
-  const store = (name: string, perBlock: readonly number[]): string => {
-    graph.input(name, STORED_AS[type], ['blocks', kvHeads, ...perBlock])
+  const store = (name: string, width: number): string => {
+    graph.input(name, STORED_AS[type], ['blocks', kvHeads, BLOCK_TOKENS, width])
     if (!isQuantised) return name
     graph.input(`${name}_scale`, 'f32', ['blocks', kvHeads, 1, BLOCK_TOKENS])
     graph.node('Cast', [name], [`${name}_f32`], { to: TO_FLOAT })
     return `${name}_f32`
   }
-  const keys = each.map((i) => store(`k${i}`, [keyWidth, BLOCK_TOKENS]))
-  const values = each.map((i) => {
-    if (!valuesAreKeys) return store(`v${i}`, [BLOCK_TOKENS, valueWidth])
-    graph.node('Transpose', [keys[i]!], [`values${i}`], { perm: [0, 1, 3, 2] })
-    return `values${i}`
-  })
+  const keys = each.map((i) => store(`k${i}`, keyWidth))
+  const values = valuesAreKeys ? keys : each.map((i) => store(`v${i}`, valueWidth))
   const split = (from: string): string[] => {
     if (sequences === 1) return [from]
     const parts = each.map((i) => `${from}${i}`)
@@ -58,7 +54,7 @@ export function stepAttentionGraph(shape: AttentionShape, type: KvType, sequence
   graph.node('Mul', ['queries', 'factor'], ['scaled'])
   graph.reshape('scaled', 'rows', [sequences, kvHeads, group, keyWidth])
   const scores = split('rows').map((rows, i) => {
-    graph.node('MatMul', [rows, keys[i]!], [`products${i}`])
+    graph.microsoft('FusedMatMul', [rows, keys[i]!], [`products${i}`], { transB: 1 })
     if (isQuantised) graph.node('Mul', [`products${i}`, `k${i}_scale`], [`scores${i}`])
     return isQuantised ? `scores${i}` : `products${i}`
   })
