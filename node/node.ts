@@ -29,6 +29,7 @@ import type { HeldModel } from './host/hosting.ts'
 import { OtherHosts } from './host/other-hosts.ts'
 import { PlacementKeeper } from './host/placement-keeper.ts'
 import { LedgerPublisher } from './ledger-publisher.ts'
+import { inLanes } from './in-lanes.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Log } from './log.ts'
 import { createBlobStore } from './model/blob-store.ts'
@@ -83,6 +84,8 @@ export interface SkeinNode {
 }
 
 /** Queued jobs beyond the workers, so that a worker never waits for the main thread. */
+/** One is hashed while another is opened. */
+const SHARDS_AT_ONCE = 2
 const SPARE_JOBS = 1
 /** How often hosts of what is missing are looked for. */
 const SEEK_INTERVAL_MS = 2_000
@@ -200,7 +203,8 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     })
     for (const model of models) {
       const held = await hosting.add(model.package)
-      for (const shard of chooseShards(config.host, shardsOf(held), self)) await hosting.hold(held.id, shard, signal)
+      const shards = chooseShards(config.host, shardsOf(held), self)
+      for await (const _ of inLanes(shards, SHARDS_AT_ONCE, (shard) => hosting.hold(held.id, shard, signal))) continue
     }
     await holdings.restore(config.host.kind === 'auto', signal)
     const experience = new Experience({ self })

@@ -9,6 +9,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
+import { fileState } from '../model/blob-store.ts'
 import { TENSOR_ALIGNMENT } from '../model/manifest.ts'
 import type { BlobFile } from './blob-file.ts'
 import { readPacks } from './saved-packs.ts'
@@ -24,12 +25,14 @@ export interface PreparedGraph {
 export interface PreparedBlob {
   /** Relative to the blob's folder. */
   readonly location: string
+  /** Another one when the file has changed. */
+  readonly state: string
   readonly graphs: readonly PreparedGraph[]
   /** Digest of what the first graph computes of many rows, which go through other kernels. */
   readonly manyRowsCheck: string
 }
 
-interface Index extends Omit<PreparedBlob, 'location'> {
+interface Index extends Omit<PreparedBlob, 'location' | 'state'> {
   readonly bytes: number
 }
 
@@ -44,10 +47,11 @@ export async function findPrepared(file: BlobFile, graphs: number): Promise<Prep
   try {
     const path = join(file.folder, location)
     const index = JSON.parse(await readFile(`${path}.json`, 'utf8')) as Index
-    const { size } = await stat(path)
+    const stats = await stat(path)
+    const { size } = stats
     const fits = index.graphs.every(({ packs }) => packs.every(({ parts }) => parts.every((part) => part.offset + part.bytes <= size)))
     const isWhole = index.bytes === size && index.graphs.length === graphs && fits && typeof index.manyRowsCheck === 'string'
-    return isWhole ? { location, graphs: index.graphs, manyRowsCheck: index.manyRowsCheck } : null
+    return isWhole ? { location, state: fileState(stats), graphs: index.graphs, manyRowsCheck: index.manyRowsCheck } : null
   } catch {
     // None, or not readable: it is only a copy and made anew.
     return null
@@ -119,7 +123,7 @@ export class PreparedWriter {
     await rename(join(this.folder, 'data'), path)
     await rename(join(this.folder, 'index'), `${path}.json`)
     await rm(this.folder, { recursive: true, force: true })
-    return { location, graphs: this.#graphs, manyRowsCheck }
+    return { location, state: fileState(await stat(path)), graphs: this.#graphs, manyRowsCheck }
   }
 
   async abort(): Promise<void> {

@@ -39,6 +39,8 @@ export class ShardLoader {
   readonly #init: ShardLoaderInit
   #emptiesScales = SCALES_ARE_PACKED
   #canPrepare = true
+  /** State of each prepared file that was last found right, as blobs are read and hashed once. */
+  readonly #found = new Map<string, string>()
   /** Whether prepared weights were seen to give what the blob's own give of many rows too. */
   #isRightForManyRows = false
 
@@ -102,8 +104,10 @@ export class ShardLoader {
     } finally {
       await scratch?.close()
     }
+    if (this.#found.get(prepared.location) === prepared.state) return true
     const isRight = await this.#isRight(entry, prepared)
-    if (!isRight) await this.close(entry)
+    if (isRight) this.#found.set(prepared.location, prepared.state)
+    else await this.close(entry)
     return isRight
   }
 

@@ -310,7 +310,7 @@ async function writeChunk(chunk: Uint8Array, file: FileHandle): Promise<void> {
 }
 
 /** Changes whenever the file's content may have changed. */
-function fileState(stats: Stats): string {
+export function fileState(stats: Stats): string {
   return `${stats.ino}:${stats.size}:${stats.mtimeMs}`
 }
 

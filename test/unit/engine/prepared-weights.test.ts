@@ -64,6 +64,29 @@ test('prepared weights that were damaged are noticed and put away', async (t) =>
   await assert.rejects(stat(join(dir, 'prepared', name)), { code: 'ENOENT' })
 })
 
+test('prepared weights that were found right once are looked at again when they have changed', async (t) => {
+  const { model, dir } = await packForTest(t, 'random-olmoe', { kind: 'q4', block: 32 })
+  const warnings: string[] = []
+  const engine = engineForTest(t, 1, { preparedFromBytes: 1, onWarning: (message) => warnings.push(message) })
+  const experts = await engine.openExperts(model)
+  const { cid, first } = shardsOf(model)[0]!
+  const x = new Float32Array(model.manifest.config.hiddenSize).fill(0.5)
+  const outputs = async (): Promise<Float32Array> => {
+    await experts.openShard(0, first)
+    const numbers = await experts.run({ layer: 0, x, rows: 1, pickRow: Uint16Array.of(0), pickExpert: Uint16Array.of(first) })
+    await experts.closeShard(0, first)
+    return numbers
+  }
+  const expected = await outputs()
+  for (let opening = 0; opening < 2; opening++) assert.deepEqual(await outputs(), expected)
+  const name = (await readdir(join(dir, 'prepared'))).find((file) => file.startsWith(cid) && !file.endsWith('.json'))!
+  const { size } = await stat(join(dir, 'prepared', name))
+  await writeFile(join(dir, 'prepared', name), Buffer.alloc(size))
+  assert.deepEqual(await outputs(), expected)
+  assert.equal(warnings.length, 1)
+  assert.match(warnings[0]!, /are wrong/)
+})
+
 test('prepared weights of another length are made anew', async (t) => {
   const { model, dir } = await packForTest(t, 'random-olmoe', { kind: 'q4', block: 32 })
   const [expected] = await runShards(t, model, 1)
