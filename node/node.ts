@@ -84,9 +84,9 @@ export interface SkeinNode {
 }
 
 /** Queued jobs beyond the workers, so that a worker never waits for the main thread. */
+const SPARE_JOBS = 1
 /** One is hashed while another is opened. */
 const SHARDS_AT_ONCE = 2
-const SPARE_JOBS = 1
 /** How often hosts of what is missing are looked for. */
 const SEEK_INTERVAL_MS = 2_000
 
