@@ -17,18 +17,24 @@ class Rates {
   /** Tokens per ms. */
   readonly #rates = { 1: new RecentMedian(SLICES), 2: new RecentMedian(SLICES) }
   readonly #slices = { 1: 0, 2: 0 }
+  /** Slices measured or interrupted: one that never gets to its end must not be begun again and again. */
+  #ended = 0
 
   add(ways: Ways, rate: number): void {
     this.#rates[ways].add(rate)
     this.#slices[ways]++
+    this.#ended++
   }
 
-  /** How to go on: each way in turn until both are known, then the better one, now and then the other. */
-  choose(): Ways {
-    const { 1: one, 2: two } = this.#slices
-    if (Math.min(one, two) < SLICES) return one <= two ? 1 : 2
+  interrupted(): void {
+    this.#ended++
+  }
+
+  /** How the next slice goes: each way in turn until both are known, then the better one, now and then the other. */
+  next(): Ways {
+    if (Math.min(this.#slices[1], this.#slices[2]) < SLICES) return this.#ended % 2 === 0 ? 1 : 2
     const better = this.#rates[2].value! > this.#rates[1].value! * MIN_GAIN ? 2 : 1
-    if ((one + two) % RETRY_SLICES !== 0) return better
+    if (this.#ended % RETRY_SLICES !== 0) return better
     return better === 1 ? 2 : 1
   }
 }
@@ -55,7 +61,7 @@ export class TwoBatchOverlap {
   ways(sequences: number): Ways {
     if (sequences < 2) return 1
     const rates = this.#ratesOf(sequences)
-    if (this.#slice?.rates !== rates) this.#slice = { ways: rates.choose(), rates, since: null, tokens: 0 }
+    if (this.#slice?.rates !== rates) this.#slice = { ways: rates.next(), rates, since: null, tokens: 0 }
     return this.#slice.ways
   }
 
@@ -75,6 +81,7 @@ export class TwoBatchOverlap {
 
   /** Hears of what makes the present slice tell nothing: a prompt, a failure, a pause. */
   interrupt(): void {
+    if (this.#slice !== null && this.#slice.since !== null) this.#slice.rates.interrupted()
     this.#slice = null
   }
 

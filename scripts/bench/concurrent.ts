@@ -66,9 +66,9 @@ export const concurrentBench: Bench<Flag> = {
       return side
     }
     // One after the other: what the daemons of a swarm do while they are asked nothing would be measured as the other's.
-    const process = await startOneProcess(workspace, model)
-    const one = await measure(process)
-    await process.stop()
+    const everything = await startOneProcess(workspace, model)
+    const one = await measure(everything)
+    await everything.stop()
     const swarm = await measure((await startSwarm(workspace, model, { name: 'swarm', hosts, layout: 'layers' })).gateway)
     const bar = queries === BAR_QUERIES ? { atLeast: MIN_RATIO } : null
     const figuresOf = (side: Side, what: string): Figure[] => [

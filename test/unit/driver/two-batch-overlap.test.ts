@@ -18,6 +18,10 @@ class Machine {
     return ways
   }
 
+  pause(ms: number): void {
+    this.#now += ms
+  }
+
   /** Share of steps that went in two passes. */
   shareOfTwo(sequences: number, steps: number): number {
     let two = 0
@@ -69,19 +73,27 @@ test('one sequence goes in one pass, and few tell nothing of many', () => {
   assert.ok(machine.shareOfTwo(12, 500) > 0.9)
 })
 
-test('what a prompt or a pause took is not counted', () => {
-  const overlap = new TwoBatchOverlap()
-  let now = 0
-  // In every slice, most of the time is no pass' fault.
-  for (let slice = 0; slice < 40; slice++) {
-    const ways = overlap.ways(8)
-    for (let pass = 0; pass < 3 * ways; pass++) overlap.took(8 / ways, 8, (now += (ways === 2 ? 6 : 10) / ways))
-    now += ways === 2 ? 1_000 : 0
-    overlap.interrupt()
-    for (let left = 9 * ways; left > 0; left--) {
-      if (overlap.ways(8) !== ways) break
-      overlap.took(8 / ways, 8, (now += (ways === 2 ? 6 : 10) / ways))
-    }
+test('prompts that come in every slice do not hold on to the slower way', () => {
+  const machine = new Machine()
+  machine.twoMs = 14
+  machine.shareOfTwo(8, LEARNT)
+  let two = 0
+  // Never as many tokens as a slice has.
+  for (let prompt = 0; prompt < 1_000; prompt++) {
+    machine.overlap.interrupt()
+    for (let step = 0; step < 4; step++) if (machine.step(8) === 2) two++
   }
-  assert.equal(overlap.ways(8), 2)
+  assert.ok(two > 0 && two < 400, `${two} of 4,000 steps`)
+})
+
+test('what a prompt or a pause took is not counted', () => {
+  const machine = new Machine()
+  machine.twoMs = 6
+  for (let prompt = 0; prompt < 100; prompt++) {
+    // Always in the way that is faster.
+    if (machine.step(8) === 2) machine.pause(1_000)
+    machine.overlap.interrupt()
+    machine.shareOfTwo(8, 20)
+  }
+  assert.ok(machine.shareOfTwo(8, 500) > 0.9)
 })
