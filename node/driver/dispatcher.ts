@@ -298,6 +298,8 @@ export class Dispatcher {
   async #runLocally(context: DispatchContext, work: LayerWork, assigned: Assigned): Promise<Partial> {
     const { costs, host, isCached } = this.#components
     const { group } = assigned
+    // Picks that nobody else has a part of give the same bits either way.
+    const combined = context.tally.combine === 'host' || group.runs.length === work.runs.length
     const startedAt = performance.now()
     const { outputs, queueUs, computeUs } = await host.compute(context.digest, {
       layer: work.layer,
@@ -306,6 +308,7 @@ export class Dispatcher {
       x: group.x,
       pickRow: group.pickRow,
       pickExpert: group.pickExpert,
+      ...(combined && { pickWeight: group.pickWeight }),
     })
     const latencyUs = (performance.now() - startedAt) * 1000
     costs.succeeded(assigned.peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length })
@@ -317,7 +320,7 @@ export class Dispatcher {
     this.cacheHits += cachedPicks
     const bytes = { sentBytes: 0, receivedBytes: 0 }
     context.tally.served({ peer: assigned.peer, local: true, layer: work.layer, rowOf: group.rowOf, ...bytes, picks, cachedPicks })
-    return { group, combined: false, data: outputs, remoteUs: 0 }
+    return { group, combined, data: outputs, remoteUs: 0 }
   }
 }
 

@@ -1,5 +1,4 @@
 import type { Engine, KvCache, Routing } from '../engine/engine.ts'
-import { weightedSum } from '../engine/combine.ts'
 import { picksOf } from '../engine/picks.ts'
 import { Sampler } from '../engine/sampler.ts'
 import { expertLayers } from '../model/model-config.ts'
@@ -30,10 +29,8 @@ export async function recordTrace(engine: Engine, model: ModelPackage, init: Rec
         const routing: Routing | null = await pass.attend(layer)
         if (routing === null) continue
         chosen[layers.indexOf(layer)]!.push(...routing.experts)
-        const { pickRow, pickExpert, pickWeight } = picksOf(routing, pass.rows, config.experts)
-        const outputs = await experts.run({ layer, x: routing.x, rows: pass.rows, pickRow, pickExpert })
-        pass.moe.fill(0)
-        weightedSum({ rows: pass.rows, width: config.hiddenSize, outputs, into: pass.moe, pickRow, pickWeight })
+        const picks = picksOf(routing, pass.rows, config.experts)
+        pass.moe.set(await experts.run({ layer, x: routing.x, rows: pass.rows, ...picks }))
       }
       const logits = await pass.logits([tokens.length - 1])
       pass.commit()

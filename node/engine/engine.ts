@@ -97,6 +97,8 @@ export interface ExpertJob {
   readonly pickRow: Uint16Array
   /** Expert of each pick. */
   readonly pickExpert: Uint16Array
+  /** Weight of each pick in the sum of its row; without it every pick's own output is wanted. */
+  readonly pickWeight?: Float32Array
 }
 
 export interface Experts {
@@ -104,7 +106,7 @@ export interface Experts {
   openShard(layer: number, first: number): Promise<void>
   closeShard(layer: number, first: number): Promise<void>
   has(layer: number, expert: number): boolean
-  /** Unweighted output of each pick: [picks, hidden]. All picked experts must be open. */
+  /** The weighted sum of each row's picks, [rows, hidden], or of a job without weights each pick's output, [picks, hidden]. All picked experts must be open. */
   run(job: ExpertJob): Promise<Float32Array>
   close(): Promise<void>
 }

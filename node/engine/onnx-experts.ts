@@ -2,6 +2,7 @@ import { MeshError } from '../../protocols/wire/errors.ts'
 import { ModelError } from '../errors.ts'
 import type { ShardEntry } from '../model/manifest.ts'
 import { findBlob } from './blob-file.ts'
+import { weightedSum } from './combine.ts'
 import type { ExpertJob, Experts } from './engine.ts'
 import { jobBytes, jobMemory } from './job-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
@@ -87,10 +88,12 @@ export class OnnxExperts implements Experts {
       calls.push(lane.call({ op: 'run-experts', experts: id, layer: job.layer, rows: job.rows, picks, ...lane.refer(block) }))
     }
     const ends = await Promise.allSettled(calls)
-    const outputs = memory.outputs.slice()
-    blocks.give(block)
-    for (const end of ends) if (end.status === 'rejected') throw end.reason
-    return outputs
+    try {
+      for (const end of ends) if (end.status === 'rejected') throw end.reason
+      return resultOf(job, memory.outputs, this.#hidden)
+    } finally {
+      blocks.give(block)
+    }
   }
 
   async close(): Promise<void> {
@@ -120,8 +123,9 @@ export class OnnxExperts implements Experts {
 
   /** Checks the job and tells which lanes have a part in it: 1 for each that has. */
   #checkJob(job: ExpertJob): Uint8Array {
-    const { layer, rows, x, pickRow, pickExpert } = job
+    const { layer, rows, x, pickRow, pickExpert, pickWeight } = job
     const picks = pickRow.length
+    if (pickWeight !== undefined && pickWeight.length !== picks) throw new RangeError(`${pickWeight.length} weights for ${picks} picks`)
     if (rows < 1 || rows > MAX_PICK_ROWS || picks < 1 || pickExpert.length !== picks || x.length !== rows * this.#hidden) {
       throw new RangeError(
         `a job of ${rows} rows, ${x.length} numbers, ${picks} pick rows and ${pickExpert.length} pick experts does not fit together`,
@@ -140,4 +144,12 @@ export class OnnxExperts implements Experts {
     }
     return busy
   }
+}
+
+/** Own memory, since `outputs` is lent. The picks' outputs are several times as large as the sums: copying them would keep the garbage collector busy. */
+function resultOf({ rows, pickRow, pickWeight }: ExpertJob, outputs: Float32Array, width: number): Float32Array {
+  if (pickWeight === undefined) return outputs.slice()
+  const into = new Float32Array(rows * width)
+  weightedSum({ rows, width, pickRow, pickWeight, outputs, into })
+  return into
 }

@@ -2,7 +2,6 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ExpertReply, PriorityLevel, ServedCall } from '../../protocols/expert/index.ts'
 import { PeerRefusedError } from '../../protocols/wire/errors.ts'
 import type { Experts } from '../engine/engine.ts'
-import { weightedSum } from '../engine/combine.ts'
 
 /** A model of which this node serves experts. */
 export interface HostedModel {
@@ -21,10 +20,12 @@ export interface HostJob {
   readonly x: Float32Array
   readonly pickRow: Uint16Array
   readonly pickExpert: Uint16Array
+  /** Where given, each row's weighted sum is wanted instead of each pick's output. */
+  readonly pickWeight?: Float32Array
 }
 
 export interface HostResult {
-  /** [picks, hidden], unweighted. */
+  /** [rows, hidden], or [picks, hidden] without weights. */
   readonly outputs: Float32Array
   readonly queueUs: number
   readonly computeUs: number
@@ -127,11 +128,8 @@ export class ExpertHost {
       // A shard may have been given up while the call waited.
       const gone = missingOf(call, model)
       if (gone.length > 0) return { status: 'notHeld', experts: gone }
-      const outputs = await model.experts.run(call)
-      const data = call.combine ? new Float32Array(call.rows * call.width) : outputs
-      if (call.combine) {
-        weightedSum({ rows: call.rows, width: call.width, pickRow: call.pickRow, pickWeight: call.pickWeight, outputs, into: data })
-      }
+      const { layer, x, rows: given, pickRow, pickExpert, pickWeight } = call
+      const data = await model.experts.run({ layer, x, rows: given, pickRow, pickExpert, ...(call.combine && { pickWeight }) })
       const computeUs = (performance.now() - startedAt) * 1000
       const queueUs = (startedAt - call.receivedAt) * 1000
       this.#averageUs += 0.1 * (computeUs - this.#averageUs)

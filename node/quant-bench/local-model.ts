@@ -1,5 +1,4 @@
 import type { Engine, Experts, KvCache, Trunk } from '../engine/engine.ts'
-import { weightedSum } from '../engine/combine.ts'
 import { picksOf } from '../engine/picks.ts'
 import type { ModelPackage } from '../model/package.ts'
 
@@ -21,16 +20,14 @@ export class LocalModel {
 
   /** Appends as many tokens to each sequence; logits of all of them, sequence by sequence: [tokens of all, vocab]. */
   async feed(sequences: readonly { readonly cache: KvCache; readonly tokens: readonly number[] }[]): Promise<Float32Array> {
-    const { layers, hiddenSize, experts } = this.trunk.config
+    const { layers, experts } = this.trunk.config
     const pass = this.trunk.beginPass(sequences)
     try {
       for (let layer = 0; layer < layers; layer++) {
         const routing = await pass.attend(layer)
         if (routing === null) continue
-        const { pickRow, pickExpert, pickWeight } = picksOf(routing, pass.rows, experts)
-        const outputs = await this.#experts.run({ layer, x: routing.x, rows: pass.rows, pickRow, pickExpert })
-        pass.moe.fill(0)
-        weightedSum({ rows: pass.rows, width: hiddenSize, outputs, into: pass.moe, pickRow, pickWeight })
+        const picks = picksOf(routing, pass.rows, experts)
+        pass.moe.set(await this.#experts.run({ layer, x: routing.x, rows: pass.rows, ...picks }))
       }
       const logits = await pass.logits(Array.from({ length: pass.rows }, (_, row) => row))
       pass.commit()

@@ -1,6 +1,5 @@
 /** A process of the engine bench: one model in Skein's engine, no network. Arguments: store, name of the model, seed. */
 import { readFileSync } from 'node:fs'
-import { weightedSum } from '../../node/engine/combine.ts'
 import type { Engine, Experts, KvCache, Segment, Trunk } from '../../node/engine/engine.ts'
 import { createEngine } from '../../node/engine/onnx-engine.ts'
 import { picksOf } from '../../node/engine/picks.ts'
@@ -61,15 +60,7 @@ async function passMs(segments: readonly Segment[]): Promise<number> {
     const routing = await pass.attend(layer)
     if (routing === null) continue
     const picks = picksOf(routing, pass.rows, config.experts)
-    const outputs = await experts.run({ layer, x: routing.x, rows: pass.rows, pickRow: picks.pickRow, pickExpert: picks.pickExpert })
-    weightedSum({
-      rows: pass.rows,
-      width: config.hiddenSize,
-      outputs,
-      into: pass.moe,
-      pickRow: picks.pickRow,
-      pickWeight: picks.pickWeight,
-    })
+    pass.moe.set(await experts.run({ layer, x: routing.x, rows: pass.rows, ...picks }))
   }
   let rows = 0
   await pass.logits(segments.map(({ tokens }) => (rows += tokens.length) - 1))

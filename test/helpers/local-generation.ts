@@ -1,5 +1,4 @@
 import type { Engine, Experts, KvCache, Trunk, TrunkPass } from '../../node/engine/engine.ts'
-import { weightedSum } from '../../node/engine/combine.ts'
 import { picksOf } from '../../node/engine/picks.ts'
 import { argmax } from '../../node/engine/sampler.ts'
 import type { ModelPackage } from '../../node/model/package.ts'
@@ -28,7 +27,7 @@ export async function openLocally(engine: Engine, model: ModelPackage): Promise<
 
 /** Takes a pass through all layers; experts are summed in the order that defines the bit-exact result. */
 export async function runLayers({ trunk, experts }: LocalModel, pass: TrunkPass): Promise<PassRouting> {
-  const { layers, hiddenSize, experts: expertCount } = trunk.config
+  const { layers, experts: expertCount } = trunk.config
   const chosen: PassRouting = { experts: [], weights: [] }
   for (let layer = 0; layer < layers; layer++) {
     const routing = await pass.attend(layer)
@@ -40,9 +39,7 @@ export async function runLayers({ trunk, experts }: LocalModel, pass: TrunkPass)
     chosen.experts.push(routing.experts.slice())
     chosen.weights.push(routing.weights.slice())
     const picks = picksOf(routing, pass.rows, expertCount)
-    const outputs = await experts.run({ layer, x: routing.x, rows: pass.rows, pickRow: picks.pickRow, pickExpert: picks.pickExpert })
-    pass.moe.fill(0)
-    weightedSum({ rows: pass.rows, width: hiddenSize, outputs, into: pass.moe, pickRow: picks.pickRow, pickWeight: picks.pickWeight })
+    pass.moe.set(await experts.run({ layer, x: routing.x, rows: pass.rows, ...picks }))
   }
   return chosen
 }

@@ -9,7 +9,6 @@ import type { DrivenModel } from '../../../node/driver/generation.ts'
 import { PrefixStore } from '../../../node/driver/prefix-store.ts'
 import type { Sequence } from '../../../node/driver/sequence.ts'
 import { Tally } from '../../../node/driver/tally.ts'
-import { weightedSum } from '../../../node/engine/combine.ts'
 import type { Experts, Trunk } from '../../../node/engine/engine.ts'
 import { kvTokenBytes } from '../../../node/engine/kv-shape.ts'
 import { createEngine } from '../../../node/engine/onnx-engine.ts'
@@ -38,13 +37,12 @@ class LocalDispatcher {
 
   async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
     context.scope.throwIfCancelled()
-    const { picks, rows, width } = work
+    const { picks, rows } = work
     if (work.layer === 0) this.rows.push(rows)
     this.passes.push(context.exploreSeed)
     const error = this.fault?.(work) ?? null
     if (error !== null) throw error
-    const outputs = await this.experts.run({ layer: work.layer, x: work.x, rows, pickRow: picks.pickRow, pickExpert: picks.pickExpert })
-    weightedSum({ rows, width, outputs, into, pickRow: picks.pickRow, pickWeight: picks.pickWeight })
+    into.set(await this.experts.run({ layer: work.layer, x: work.x, rows, ...picks }))
     const rowOf = Uint16Array.from({ length: rows }, (_, i) => i)
     const counts = { sentBytes: 0, receivedBytes: 0, picks: picks.pickRow.length, cachedPicks: 0 }
     context.tally.served({ peer: 'me', local: true, layer: work.layer, rowOf, ...counts })
