@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { truncate, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import type { Worker } from 'node:worker_threads'
+import { weightedSum } from '../../../node/engine/combine.ts'
 import { createEngine } from '../../../node/engine/onnx-engine.ts'
 import type { Experts, Segment } from '../../../node/engine/engine.ts'
 import type { ModelPackage } from '../../../node/model/package.ts'
@@ -166,6 +167,24 @@ test('jobs that do not fit together are refused', async (t) => {
   await assert.rejects(experts.run({ ...job, pickExpert: Uint16Array.of(2, 1) }), /out of order/)
   await assert.rejects(experts.run({ ...job, pickExpert: Uint16Array.of(2, 8) }), { name: 'ModelError', message: /expert 8 of layer 0/ })
   await assert.rejects(experts.run({ ...job, layer: 7 }), { name: 'ModelError' })
+  await assert.rejects(experts.run({ ...job, pickWeight: Float32Array.of(1) }), /1 weights for 2 picks/)
+})
+
+test('a job with weights gives the weighted sum of each row, and results stay as they are while others are computed', async (t) => {
+  const { model } = await packForTest(t, MODEL)
+  const { experts } = await openLocally(engineForTest(t), model)
+  const x = Float32Array.from({ length: 128 }, (_, i) => Math.sin(i))
+  const job = { layer: 0, x, rows: 2, pickRow: Uint16Array.of(0, 1, 0), pickExpert: Uint16Array.of(2, 3, 5) }
+  const pickWeight = Float32Array.of(0.5, 0.25, 2)
+  const outputs = await experts.run(job)
+  const kept = outputs.slice()
+  const expected = new Float32Array(128)
+  weightedSum({ rows: 2, width: 64, pickRow: job.pickRow, pickWeight, outputs, into: expected })
+  const sums = await experts.run({ ...job, pickWeight })
+  assert.deepEqual(sums, expected)
+  assert.ok(sums.every((value) => value !== 0))
+  await experts.run({ ...job, x: new Float32Array(128) })
+  assert.deepEqual([outputs, sums], [kept, expected])
 })
 
 test('a corrupt or truncated blob is a ModelError that names it, and the engine goes on', async (t) => {

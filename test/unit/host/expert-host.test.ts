@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import type { ServedCall } from '../../../protocols/expert/handler.ts'
 import type { ExpertReply } from '../../../protocols/expert/messages.ts'
 import type { ExpertJob, Experts } from '../../../node/engine/engine.ts'
+import { weightedSum } from '../../../node/engine/combine.ts'
 import { ExpertHost } from '../../../node/host/expert-host.ts'
 import { callOf, settle } from '../../helpers/expert-stream.ts'
 
@@ -25,7 +26,11 @@ class GatedExperts implements Experts {
     job.pickRow.forEach((row, i) => {
       for (let d = 0; d < HIDDEN; d++) out[i * HIDDEN + d] = job.pickExpert[i]! * job.x[row * HIDDEN + d]!
     })
-    return out
+    const { rows, pickRow, pickWeight } = job
+    if (pickWeight === undefined) return out
+    const into = new Float32Array(rows * HIDDEN)
+    weightedSum({ rows, width: HIDDEN, pickRow, pickWeight, outputs: out, into })
+    return into
   }
 
   /** Lets the longest-running job end, and what follows from it happen. */
