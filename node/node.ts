@@ -240,6 +240,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
     const completeness = new Completeness({ holders, announcers, discover: (...args) => keeper.discover(...args) })
     const counts = new RoutingCounts()
     const dispatcher = new Dispatcher({
+      self,
       links,
       host,
       holders,
@@ -247,6 +248,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       tieSeed: ownSeed,
       discover: (...args) => keeper.discover(...args),
       isCached: (id, layer, expert) => hosting.isCached(id, layer, expert),
+      ownExperts: (id) => hosting.ownExperts(id),
       isAnnounced: (id, { layer, expert }) => announcers(id, layer, expert).length > 0,
       priorOf: (peer) => hostPrior(peer, ledger.view(), experience),
     })

@@ -5,6 +5,7 @@ import { Priority } from '../../protocols/expert/index.ts'
 import type { PriorityLevel } from '../../protocols/expert/index.ts'
 import { NoRouteError } from '../errors.ts'
 import { weightedSum } from '../engine/combine.ts'
+import type { DoneLayer, Experts } from '../engine/engine.ts'
 import type { ExpertHost } from '../host/expert-host.ts'
 import type { ExpertLinks } from '../net/expert-links.ts'
 import type { CostModel } from '../router/cost-model.ts'
@@ -17,9 +18,11 @@ import { afterBusy, busyMs, exclude, NOBODY, wereBusy, whyNobody } from './exclu
 import type { Excluded } from './excluded.ts'
 import type { Candidate, Holders } from './holders.ts'
 import type { WireType } from './query.ts'
-import type { CallTally } from './tally.ts'
+import type { CallTally, ServedCall } from './tally.ts'
 
 export interface DispatcherComponents {
+  /** This node's peer id. */
+  readonly self: string
   readonly links: ExpertLinks
   readonly host: ExpertHost
   readonly holders: Holders
@@ -32,6 +35,8 @@ export interface DispatcherComponents {
   readonly isAnnounced: (model: string, expert: { readonly layer: number; readonly expert: number }) => boolean
   /** Whether this node keeps the expert for its own queries alone. */
   readonly isCached: (model: string, layer: number, expert: number) => boolean
+  /** The model's experts when this node may use all of them for its own queries, else null. */
+  readonly ownExperts: (model: string) => Experts | null
   /** What is known of a peer besides the latest calls. */
   readonly priorOf: (peer: string) => HostPrior
 }
@@ -97,6 +102,28 @@ export class Dispatcher {
     combine(work, partials, into)
     const remoteUs = Math.max(...partials.map((partial) => partial.remoteUs))
     if (remoteUs > 0 && context.priority === Priority.decode) context.tally.layerDone((performance.now() - startedAt) * 1000 - remoteUs)
+  }
+
+  /** The model's experts when all are here and nobody else can be called for any: there is nothing to plan between the layers of a pass. */
+  soleExperts({ model }: DispatchContext): Experts | null {
+    const { holders, ownExperts } = this.#components
+    return holders.candidates(model).length === 1 ? ownExperts(model) : null
+  }
+
+  /** Counts a layer whose rows a pass took through {@link soleExperts}. */
+  ranHere(context: DispatchContext, { layer, experts, computeUs }: DoneLayer, rows: number): void {
+    const picks = experts.length
+    this.picks += picks
+    const cachedPicks = experts.reduce((sum, expert) => sum + (this.#components.isCached(context.model, layer, expert) ? 1 : 0), 0)
+    this.#servedLocally(
+      context,
+      { layer, rowOf: Uint16Array.from({ length: rows }, (_, row) => row), picks, cachedPicks },
+      {
+        latencyUs: computeUs,
+        queueUs: 0,
+        computeUs,
+      },
+    )
   }
 
   /** A host that went takes its links with it for a moment, also those that were just tried: one that was left is tried again. */
@@ -296,7 +323,7 @@ export class Dispatcher {
   }
 
   async #runLocally(context: DispatchContext, work: LayerWork, assigned: Assigned): Promise<Partial> {
-    const { costs, host, isCached } = this.#components
+    const { host, isCached } = this.#components
     const { group } = assigned
     // Picks that nobody else has a part of give the same bits either way.
     const combined = context.tally.combine === 'host' || group.runs.length === work.runs.length
@@ -311,16 +338,24 @@ export class Dispatcher {
       ...(combined && { pickWeight: group.pickWeight }),
     })
     const latencyUs = (performance.now() - startedAt) * 1000
-    costs.succeeded(assigned.peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length })
     const picks = group.pickRow.length
     const cachedPicks = group.runs.reduce(
       (sum, { expert, from, to }) => sum + (isCached(context.model, work.layer, expert) ? to - from : 0),
       0,
     )
-    this.cacheHits += cachedPicks
-    const bytes = { sentBytes: 0, receivedBytes: 0 }
-    context.tally.served({ peer: assigned.peer, local: true, layer: work.layer, rowOf: group.rowOf, ...bytes, picks, cachedPicks })
+    this.#servedLocally(context, { layer: work.layer, rowOf: group.rowOf, picks, cachedPicks }, { latencyUs, queueUs, computeUs })
     return { group, combined, data: outputs, remoteUs: 0 }
+  }
+
+  #servedLocally(
+    { tally }: DispatchContext,
+    served: Pick<ServedCall, 'layer' | 'rowOf' | 'picks' | 'cachedPicks'>,
+    took: { readonly latencyUs: number; readonly queueUs: number; readonly computeUs: number },
+  ): void {
+    const { costs, self } = this.#components
+    this.cacheHits += served.cachedPicks
+    costs.succeeded(self, { ...took, picks: served.picks })
+    tally.served({ peer: self, local: true, sentBytes: 0, receivedBytes: 0, ...served })
   }
 }
 

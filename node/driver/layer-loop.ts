@@ -5,8 +5,11 @@ import { expertRuns } from './expert-group.ts'
 import type { DrivenModel } from './generation.ts'
 import type { RoutingCounts } from './routing-counts.ts'
 
+/** Rows with which a pass goes on by itself. More of them take a layer so long that stops don't count, and cancelled queries end between layers. */
+export const MAX_ADVANCE_ROWS = 16
+
 export interface LayerLoopComponents {
-  readonly dispatcher: Pick<Dispatcher, 'run'>
+  readonly dispatcher: Pick<Dispatcher, 'run' | 'soleExperts' | 'ranHere'>
   readonly counts: Pick<RoutingCounts, 'add'>
 }
 
@@ -18,10 +21,16 @@ export async function walkLayers(
   context: DispatchContext,
 ): Promise<void> {
   const { layers, experts, hiddenSize } = manifest.config
-  for (let layer = 0; layer < layers; layer++) {
+  while (pass.nextLayer < layers) {
     context.scope.throwIfCancelled()
-    const routing = await pass.attend(layer)
+    const sole = pass.rows <= MAX_ADVANCE_ROWS ? dispatcher.soleExperts(context) : null
+    const { done, routing } = sole === null ? { done: [], routing: await pass.attend(pass.nextLayer) } : await pass.advance(sole)
+    for (const ran of done) {
+      counts.add(id, ran.layer, ran.experts, pass.rows)
+      dispatcher.ranHere(context, ran, pass.rows)
+    }
     if (routing === null) continue
+    const layer = pass.nextLayer - 1
     const picks = picksOf(routing, pass.rows, experts)
     counts.add(id, layer, routing.experts, pass.rows)
     await dispatcher.run(context, { layer, rows: pass.rows, width: hiddenSize, x: routing.x, picks, runs: expertRuns(picks) }, pass.moe)

@@ -9,6 +9,8 @@ interface Waiting {
   readonly reject: (error: unknown) => void
 }
 
+type AdvanceRequest = Extract<WorkerRequest, { op: 'advance' }>
+
 /** The sessions of one lane of the engine, and what is done with them: one request after the other, in order. */
 export class EngineSessions {
   readonly #trunks = new Map<number, WorkerTrunk>()
@@ -29,12 +31,17 @@ export class EngineSessions {
     this.#busy = true
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       try {
-        next.resolve(await this.#handle(next.request))
+        const result = await this.#handle(next.request)
+        if (result === null || result instanceof Float32Array) next.resolve(result)
+        else this.#queue.push({ ...next, request: result })
       } catch (error) {
         next.reject(error)
       }
       const { request } = next
-      const unfinished = request.op === 'attend' && this.#trunks.get(request.trunk)?.isUnfinished(request.pass) ? request : null
+      const unfinished =
+        (request.op === 'attend' || request.op === 'advance') && this.#trunks.get(request.trunk)?.isUnfinished(request.pass)
+          ? request
+          : null
       // The answer goes out first: whoever waits for it has work of its own, or asks other machines.
       if (unfinished !== null || this.#queue.length > 0) await turn()
       if (unfinished !== null) this.#trunks.get(unfinished.trunk)?.finishLayer(unfinished.pass)
@@ -42,7 +49,8 @@ export class EngineSessions {
     this.#busy = false
   }
 
-  async #handle(request: WorkerRequest): Promise<Float32Array | null> {
+  /** A request in place of a result is what is left to do once others had their turn. */
+  async #handle(request: WorkerRequest): Promise<Float32Array | WorkerRequest | null> {
     switch (request.op) {
       case 'attend': {
         const trunk = this.#trunkOf(request.trunk)
@@ -50,6 +58,8 @@ export class EngineSessions {
         trunk.attend(request.pass, request.layer)
         return null
       }
+      case 'advance':
+        return this.#advance(request)
       case 'run-experts':
         await this.#expertsOf(request.experts).run(request, this.#blockOf(request))
         return null
@@ -95,6 +105,20 @@ export class EngineSessions {
       case 'stop':
         this.#stop()
         return null
+    }
+  }
+
+  /** Goes through layers; stops between two of them when others wait for the thread. */
+  async #advance(request: AdvanceRequest): Promise<AdvanceRequest | null> {
+    const { trunk: id, pass, start } = request
+    const trunk = this.#trunkOf(id)
+    const experts = this.#expertsOf(request.experts)
+    if (start !== null) trunk.begin(pass, start, this.#blockOf(start))
+    for (let { layer } = request; ; layer++) {
+      trunk.attend(pass, layer)
+      if (!(await trunk.addExperts(pass, layer, experts)) || layer + 1 === trunk.layers) return null
+      await turn()
+      if (this.#queue.length > 0) return { ...request, layer: layer + 1, start: null }
     }
   }
 

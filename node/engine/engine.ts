@@ -41,14 +41,38 @@ export interface Routing {
   readonly weights: Float32Array
 }
 
+/** A layer that a pass went through without its caller. */
+export interface DoneLayer {
+  readonly layer: number
+  /** [n, k]: chosen experts. */
+  readonly experts: Int32Array
+  /** What they took, in microseconds. */
+  readonly computeUs: number
+}
+
+/** How far a pass went by itself. */
+export interface Advance {
+  /** Layers whose experts have been added; dense ones, which have none, are left out. */
+  readonly done: readonly DoneLayer[]
+  /** What the router of the last layer decided when its experts are still to be added; null when they are not, or it is a dense one. */
+  readonly routing: Routing | null
+}
+
 /** One walk of a batch of tokens through all layers. Rows are the segments' tokens in order. */
 export interface TrunkPass {
   readonly rows: number
+  /** The layer that is to be attended to next; as many as there are at the end. */
+  readonly nextLayer: number
   /**
    * All of `layer` (0-based, in order) but its routed experts, after adding `moe` to the residual stream.
    * null for a dense layer, which asks nothing of experts.
    */
   attend(layer: number): Promise<Routing | null>
+  /**
+   * Attends to the next layer, and to those after it for as long as the experts that each router chooses can be added without leaving the
+   * engine's thread: they are open in `experts`, and run where the trunk does. The bits are those of a walk layer by layer.
+   */
+  advance(experts: Experts): Promise<Advance>
   /** [rows, hidden]: the driver writes the weighted sum of the layer's experts here before the next call. Zero at the start and after each `attend`, so it may be added into. */
   readonly moe: Float32Array
   /** Logits of the given rows after the last layer: [rows.length, vocab]. */

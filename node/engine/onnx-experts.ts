@@ -4,6 +4,7 @@ import type { ShardEntry } from '../model/manifest.ts'
 import { findBlob } from './blob-file.ts'
 import { weightedSum } from './combine.ts'
 import type { ExpertJob, Experts } from './engine.ts'
+import type { EngineLane } from './engine-lane.ts'
 import { jobBytes, jobMemory } from './job-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import { ShardLoader } from './shard-loader.ts'
@@ -70,6 +71,12 @@ export class OnnxExperts implements Experts {
 
   has(layer: number, expert: number): boolean {
     return this.#open[layer]?.[expert] === 1
+  }
+
+  /** Their number in the lane when all of them are there, else null. */
+  within(lane: EngineLane): number | null {
+    const { lanes, id } = this.#init
+    return !this.#closed && lanes.length === 1 && lanes[0] === lane ? id : null
   }
 
   async run(job: ExpertJob): Promise<Float32Array> {

@@ -7,7 +7,7 @@ import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, findBlob, loading, openBlob } from './blob-file.ts'
 import type { BlobFile } from './blob-file.ts'
 import type { Provider } from './device.ts'
-import type { KvCache, KvUsage, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
+import type { Advance, DoneLayer, Experts, KvCache, KvUsage, Routing, Segment, Trunk, TrunkPass } from './engine.ts'
 import type { EngineWorker } from './engine-worker.ts'
 import { headGraph } from './graph/head-graph.ts'
 import { afterAttentionGraph, beforeAttentionGraph, sharedExpertGraph } from './graph/layer-graph.ts'
@@ -17,6 +17,7 @@ import { BLOCK_TOKENS, kvTokenBytes } from './kv-shape.ts'
 import type { KvType } from './kv-shape.ts'
 import { OnnxKvCache } from './onnx-kv-cache.ts'
 import type { KvCacheContext } from './onnx-kv-cache.ts'
+import { OnnxExperts } from './onnx-experts.ts'
 import { passBytes, passMemory, type PassMemory } from './pass-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import type { SharedBlock, SharedBlocks } from './shared-blocks.ts'
@@ -194,7 +195,7 @@ class OnnxTrunkPass implements TrunkPass {
   readonly #id: number
   readonly #parts: readonly PlacedPart[]
   readonly #block: SharedBlock
-  readonly #routing: Routing
+  readonly #memory: PassMemory
   #state: PassState = 'open'
   #nextLayer = 0
 
@@ -204,20 +205,42 @@ class OnnxTrunkPass implements TrunkPass {
     this.#parts = parts
     this.rows = parts.reduce((sum, part) => sum + part.tokens.length, 0)
     this.#block = context.blocks.take(passBytes(context.config, this.rows))
-    const memory: PassMemory = passMemory(this.#block.memory, context.config, this.rows)
-    this.moe = memory.moe
+    this.#memory = passMemory(this.#block.memory, context.config, this.rows)
+    this.moe = this.#memory.moe
     this.moe.fill(0)
-    this.#routing = { x: memory.x, experts: memory.experts, weights: memory.weights }
+  }
+
+  get nextLayer(): number {
+    return this.#nextLayer
   }
 
   async attend(layer: number): Promise<Routing | null> {
-    if (layer !== this.#nextLayer || layer >= this.#context.config.layers) {
-      throw new RangeError(`layer ${layer} is out of turn: the pass has done ${this.#nextLayer} of ${this.#context.config.layers}`)
-    }
+    this.#mustBeNext(layer)
     const start = layer === 0 ? this.#start() : null
     await this.#exclusive(() => this.#context.worker.call({ op: 'attend', trunk: this.#context.id, pass: this.#id, layer, start }))
     this.#nextLayer++
-    return isDense(this.#context.config, layer) ? null : this.#routing
+    return isDense(this.#context.config, layer) ? null : this.#memory
+  }
+
+  async advance(experts: Experts): Promise<Advance> {
+    const { config, worker, id } = this.#context
+    const layer = this.#nextLayer
+    const set = experts instanceof OnnxExperts ? experts.within(worker) : null
+    if (set === null) return { done: [], routing: await this.attend(layer) }
+    this.#mustBeNext(layer)
+    const start = layer === 0 ? this.#start() : null
+    await this.#exclusive(() => worker.call({ op: 'advance', trunk: id, pass: this.#id, layer, experts: set, start }))
+    const done: DoneLayer[] = []
+    for (; this.#nextLayer < config.layers; this.#nextLayer++) {
+      if (isDense(config, this.#nextLayer)) continue
+      const last = this.#doneLayer(this.#nextLayer)
+      if (last === null) {
+        this.#nextLayer++
+        return { done, routing: this.#memory }
+      }
+      done.push(last)
+    }
+    return { done, routing: null }
   }
 
   async logits(rows: readonly number[]): Promise<Float32Array> {
@@ -254,6 +277,19 @@ class OnnxTrunkPass implements TrunkPass {
       ...this.#context.worker.refer(this.#block),
       segments: this.#parts.map(({ cache, tokens, table }) => ({ past: cache.length, tokens, table })),
     }
+  }
+
+  /** Null when the layer's experts were not added by the pass itself. */
+  #doneLayer(layer: number): DoneLayer | null {
+    const { chosen, expertUs, experts } = this.#memory
+    const computeUs = expertUs[layer]!
+    return computeUs === 0 ? null : { layer, experts: chosen.subarray(layer * experts.length, (layer + 1) * experts.length), computeUs }
+  }
+
+  #mustBeNext(layer: number): void {
+    const { layers } = this.#context.config
+    if (layer === this.#nextLayer && layer < layers) return
+    throw new RangeError(`layer ${layer} is out of turn: the pass has done ${this.#nextLayer} of ${layers}`)
   }
 
   #mustBeThrough(): void {

@@ -10,12 +10,17 @@ export interface PassMemory {
   readonly weights: Float32Array
   /** [rows, k] */
   readonly experts: Int32Array
+  /** What the routers of the layers chose that the pass went through by itself: [layers, rows, k] */
+  readonly chosen: Int32Array
+  /** [layers]: what their experts took, in microseconds; 0 where they were not added. */
+  readonly expertUs: Float32Array
 }
 
 const NUMBER_BYTES = 4
 
 export function passBytes(config: ModelConfig, rows: number): number {
-  return rows * (2 * config.hiddenSize + 2 * config.expertsPerToken) * NUMBER_BYTES
+  const { hiddenSize, expertsPerToken, layers } = config
+  return (rows * (2 * hiddenSize + (2 + layers) * expertsPerToken) + layers) * NUMBER_BYTES
 }
 
 export function passMemory(memory: SharedArrayBuffer, config: ModelConfig, rows: number): PassMemory {
@@ -26,5 +31,7 @@ export function passMemory(memory: SharedArrayBuffer, config: ModelConfig, rows:
     x: new Float32Array(memory, wide * NUMBER_BYTES, wide),
     weights: new Float32Array(memory, 2 * wide * NUMBER_BYTES, narrow),
     experts: new Int32Array(memory, (2 * wide + narrow) * NUMBER_BYTES, narrow),
+    chosen: new Int32Array(memory, (2 * wide + 2 * narrow) * NUMBER_BYTES, config.layers * narrow),
+    expertUs: new Float32Array(memory, (2 * wide + (2 + config.layers) * narrow) * NUMBER_BYTES, config.layers),
   }
 }

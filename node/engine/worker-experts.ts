@@ -1,6 +1,8 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { Tensor } from 'onnxruntime-node'
-import { jobMemory, type JobMemory } from './job-memory.ts'
+import { weightedSum } from './combine.ts'
+import { jobMemory } from './job-memory.ts'
+import type { Picks } from './picks.ts'
 import { Session } from './session.ts'
 import type { ExpertRun, GraphSource } from './worker-messages.ts'
 
@@ -10,6 +12,14 @@ const REUSED_ROWS = 16
 const OUTPUTS = ['y']
 /** Whoever else needs the thread waits no longer than this and the run of one expert. */
 const TURN_MS = 2
+
+/** Rows and picks of one layer. */
+interface LayerJob extends Omit<Picks, 'pickWeight'> {
+  readonly layer: number
+  readonly rows: number
+  /** [rows, hidden] */
+  readonly x: Float32Array
+}
 
 /** The experts of one model that this worker holds. */
 export class WorkerExperts {
@@ -47,23 +57,44 @@ export class WorkerExperts {
     return y!.data as Float32Array
   }
 
+  /** Whether all of these experts can be run. */
+  hasAll(layer: number, experts: Int32Array): boolean {
+    const sessions = this.#sessions[layer]
+    return sessions !== undefined && experts.every((expert) => sessions.has(expert))
+  }
+
   /** Runs the picks of this worker's experts and writes their outputs; other picks belong to other workers. */
-  async run(job: ExpertRun, block: SharedArrayBuffer): Promise<void> {
+  async run({ layer, rows, picks }: ExpertRun, block: SharedArrayBuffer): Promise<void> {
+    const memory = jobMemory(block, rows, picks, this.#hidden)
+    await this.#run({ layer, rows, ...memory }, (first, _end, output) => memory.outputs.set(output, first * this.#hidden))
+  }
+
+  /** Runs the picks and adds their weighted outputs to `into` [rows, hidden], in their order. All experts must be here. */
+  async add(job: LayerJob & Picks, into: Float32Array): Promise<void> {
+    const { rows, pickRow, pickWeight } = job
+    await this.#run(job, (first, end, outputs) => {
+      const picks = { pickRow: pickRow.subarray(first, end), pickWeight: pickWeight.subarray(first, end) }
+      weightedSum({ rows, width: this.#hidden, ...picks, outputs, into })
+    })
+  }
+
+  /** Runs expert after expert; `take` gets the outputs of the picks from `first` to `end`. */
+  async #run(job: LayerJob, take: (first: number, end: number, outputs: Float32Array) => void): Promise<void> {
     const sessions = this.#sessions[job.layer]
     if (sessions === undefined) return
-    const memory = jobMemory(block, job.rows, job.picks, this.#hidden)
+    const { pickExpert } = job
     let turnedAt = performance.now()
-    for (let first = 0, end = 0; first < job.picks; first = end) {
-      const expert = memory.pickExpert[first]!
-      for (end = first + 1; end < job.picks && memory.pickExpert[end] === expert;) end++
+    for (let first = 0, end = 0; first < pickExpert.length; first = end) {
+      const expert = pickExpert[first]!
+      for (end = first + 1; end < pickExpert.length && pickExpert[end] === expert;) end++
       const session = sessions.get(expert)
       if (session === undefined) continue
       if (performance.now() - turnedAt > TURN_MS) {
         await turn()
         turnedAt = performance.now()
       }
-      const { y } = session.run(this.#gather(memory, first, end))
-      memory.outputs.set(y!.data as Float32Array, first * this.#hidden)
+      const { y } = session.run(this.#gather(job, first, end))
+      take(first, end, y!.data as Float32Array)
     }
   }
 
@@ -73,12 +104,12 @@ export class WorkerExperts {
     }
   }
 
-  #gather(memory: JobMemory, first: number, end: number): { readonly x: Tensor } {
+  #gather({ x, pickRow }: LayerJob, first: number, end: number): { readonly x: Tensor } {
     const hidden = this.#hidden
     const { numbers, feeds } = this.#input(end - first)
     for (let pick = first; pick < end; pick++) {
-      const from = memory.pickRow[pick]! * hidden
-      numbers.set(memory.x.subarray(from, from + hidden), (pick - first) * hidden)
+      const from = pickRow[pick]! * hidden
+      numbers.set(x.subarray(from, from + hidden), (pick - first) * hidden)
     }
     return feeds
   }

@@ -81,6 +81,15 @@ export type WorkerRequest =
   | { readonly op: 'close-trunk'; readonly trunk: number }
   /** `start` comes with the pass's first layer. */
   | { readonly op: 'attend'; readonly trunk: number; readonly pass: number; readonly layer: number; readonly start: PassStart | null }
+  /** Layers from `layer` on, with those experts, until one is not here. */
+  | {
+      readonly op: 'advance'
+      readonly trunk: number
+      readonly pass: number
+      readonly layer: number
+      readonly experts: number
+      readonly start: PassStart | null
+    }
   | { readonly op: 'logits'; readonly trunk: number; readonly pass: number; readonly rows: readonly number[] }
   | { readonly op: 'end-pass'; readonly trunk: number; readonly pass: number }
   | { readonly op: 'copy-block'; readonly trunk: number; readonly from: number; readonly to: number }

@@ -6,10 +6,12 @@ import { KvPool } from './kv-pool.ts'
 import { attentionShape } from './kv-shape.ts'
 import type { AttentionShape } from './kv-shape.ts'
 import { passMemory, type PassMemory } from './pass-memory.ts'
+import { picksOf } from './picks.ts'
 import { Rope } from './rope.ts'
 import { Session } from './session.ts'
 import { WorkerAttention } from './worker-attention.ts'
 import type { AttentionPass } from './worker-attention.ts'
+import type { WorkerExperts } from './worker-experts.ts'
 import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
 
 interface Layer {
@@ -52,6 +54,10 @@ export class WorkerTrunk {
     this.#attention = new WorkerAttention(kv)
   }
 
+  get layers(): number {
+    return this.#config.layers
+  }
+
   openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }): void {
     const shape = attentionShape(this.#config, layer)
     this.#layers[layer] = {
@@ -74,6 +80,7 @@ export class WorkerTrunk {
     const rows = tokens.length
     const views = passMemory(memory, this.#config, rows)
     views.moe.fill(0)
+    views.expertUs.fill(0)
     const cos = new Float32Array(rows * half)
     const sin = new Float32Array(rows * half)
     let firstRow = 0
@@ -132,6 +139,19 @@ export class WorkerTrunk {
     }
     // Consumed into the residual stream: the caller may add the next layer's experts from zero.
     pass.memory.moe.fill(0)
+  }
+
+  /** Adds the experts that the router of the layer attended to last chose, and says so in the pass's memory; false when some are not here. */
+  async addExperts(number: number, layer: number, experts: WorkerExperts): Promise<boolean> {
+    if (isDense(this.#config, layer)) return true
+    const { memory, rows } = this.#pass(number)
+    if (!experts.hasAll(layer, memory.experts)) return false
+    this.finishLayer(number)
+    const startedAt = performance.now()
+    await experts.add({ layer, rows, x: memory.x, ...picksOf(memory, rows, this.#config.experts) }, memory.moe)
+    memory.chosen.set(memory.experts, layer * memory.experts.length)
+    memory.expertUs[layer] = Math.max(1, (performance.now() - startedAt) * 1000)
+    return true
   }
 
   /** Whether {@link finishLayer} has something to do. */

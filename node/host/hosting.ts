@@ -3,6 +3,7 @@ import type { Engine, Experts } from '../engine/engine.ts'
 import { ModelError } from '../errors.ts'
 import type { BlobStore } from '../model/blob-store.ts'
 import { digestHex } from '../model/digest.ts'
+import { expertLayers } from '../model/model-config.ts'
 import type { Manifest, ShardEntry } from '../model/manifest.ts'
 import type { ModelPackage } from '../model/package.ts'
 import type { ExpertHost } from './expert-host.ts'
@@ -100,6 +101,14 @@ export class Hosting {
   /** Whether this node's own driver may use the expert: not one that is about to be closed. */
   isUsable(id: string, layer: number, expert: number): boolean {
     return (this.#usable.get(id)?.[layer]?.[expert] ?? 0) !== 0
+  }
+
+  /** The model's experts when this node's own driver may use all of them, else null. */
+  ownExperts(id: string): Experts | null {
+    const usable = this.#usable.get(id)
+    const model = this.#models.get(id)
+    if (usable === undefined || model === undefined) return null
+    return expertLayers(model.manifest.config).every((layer) => !usable[layer]!.includes(0)) ? model.experts : null
   }
 
   /** Whether the expert is here for this node's own queries alone. */

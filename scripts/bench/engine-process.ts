@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { Engine, Experts, KvCache, Segment, Trunk } from '../../node/engine/engine.ts'
 import { createEngine } from '../../node/engine/onnx-engine.ts'
+import { MAX_ADVANCE_ROWS } from '../../node/driver/layer-loop.ts'
 import { picksOf } from '../../node/engine/picks.ts'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import { openModel } from '../../node/model/library.ts'
@@ -56,7 +57,10 @@ async function passMs(segments: readonly Segment[]): Promise<number> {
   const { trunk, experts } = opened!
   const startedAt = performance.now()
   const pass = trunk.beginPass(segments)
-  for (let layer = 0; layer < config.layers; layer++) {
+  // As the driver of a node that has all experts does.
+  while (pass.rows <= MAX_ADVANCE_ROWS && pass.nextLayer < config.layers) await pass.advance(experts)
+  while (pass.nextLayer < config.layers) {
+    const layer = pass.nextLayer
     const routing = await pass.attend(layer)
     if (routing === null) continue
     const picks = picksOf(routing, pass.rows, config.experts)

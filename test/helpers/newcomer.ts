@@ -60,6 +60,7 @@ export async function startNewcomer(
   const records = new ProviderRecords({ routing: routingOf(mesh.services.dht), peers: () => mesh.getPeers().length, log })
   const keeper = new LinkKeeper({ links, holders, costs, records, announcers: () => [], onUnreachable: () => {}, log }, models)
   const dispatcher = new Dispatcher({
+    self,
     links,
     host: new ExpertHost({ concurrency: 1 }),
     holders,
@@ -68,6 +69,7 @@ export async function startNewcomer(
     discover: (...args) => keeper.discover(...args),
     isAnnounced: () => false,
     isCached: () => false,
+    ownExperts: () => null,
     priorOf: () => NO_PRIOR,
   })
   const completeness = new Completeness({ holders, announcers: () => [], discover: (...args) => keeper.discover(...args) })

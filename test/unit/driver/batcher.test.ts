@@ -6,10 +6,11 @@ import { CancelScope } from '../../../node/driver/cancel-scope.ts'
 import type { DispatchContext } from '../../../node/driver/dispatcher.ts'
 import type { LayerWork } from '../../../node/driver/expert-group.ts'
 import type { DrivenModel } from '../../../node/driver/generation.ts'
+import { MAX_ADVANCE_ROWS } from '../../../node/driver/layer-loop.ts'
 import { PrefixStore } from '../../../node/driver/prefix-store.ts'
 import type { Sequence } from '../../../node/driver/sequence.ts'
 import { Tally } from '../../../node/driver/tally.ts'
-import type { Experts, Trunk } from '../../../node/engine/engine.ts'
+import type { DoneLayer, EngineInit, Experts, Trunk } from '../../../node/engine/engine.ts'
 import { kvTokenBytes } from '../../../node/engine/kv-shape.ts'
 import { createEngine } from '../../../node/engine/onnx-engine.ts'
 import { argmax } from '../../../node/engine/sampler.ts'
@@ -35,6 +36,19 @@ class LocalDispatcher {
     this.experts = experts
   }
 
+  /** Whether passes may go through layers without it; layers that did. */
+  isSole = false
+  readonly ranAlone: { readonly layer: number; readonly rows: number }[] = []
+
+  soleExperts(): Experts | null {
+    return this.isSole ? this.experts : null
+  }
+
+  ranHere(_context: DispatchContext, { layer, experts }: DoneLayer, rows: number): void {
+    assert.equal(experts.length, rows * 2)
+    this.ranAlone.push({ layer, rows })
+  }
+
   async run(context: DispatchContext, work: LayerWork, into: Float32Array): Promise<void> {
     context.scope.throwIfCancelled()
     const { picks, rows } = work
@@ -57,11 +71,11 @@ interface Bench {
   batcher(): Batcher
 }
 
-async function open(t: TestContext, blocks = 64): Promise<Bench> {
+async function open(t: TestContext, blocks = 64, init: Pick<EngineInit, 'callerExpertBytes'> = {}): Promise<Bench> {
   const { model } = await packForTest(t, 'random-qwen3moe')
   const { manifest } = model
   const limitBytes = blocks * BLOCK * kvTokenBytes(manifest.config, 'f32')
-  const engine = createEngine({ threads: 1, kv: { type: 'f32', limitBytes } })
+  const engine = createEngine({ threads: 1, kv: { type: 'f32', limitBytes }, ...init })
   t.after(() => engine.close())
   const { trunk, experts } = await openLocally(engine, model)
   const dispatcher = new LocalDispatcher(experts)
@@ -138,6 +152,22 @@ test('queries that decode also go in two passes that overlap, with the same bits
   assert.ok(rows.filter((count) => count === 8).length >= 8 && rows.filter((count) => count === 4).length >= 16, rows.join(' '))
   const isOverlapped = (pass: number, i: number): boolean => passes.lastIndexOf(pass) > i + 1 && passes[i + 1] !== pass
   assert.ok(passes.filter(isOverlapped).length >= 8, passes.join(' '))
+})
+
+test('where all experts are here passes of few rows go through the layers by themselves, with the same bits', async (t) => {
+  const bench = await open(t, 64, { callerExpertBytes: 0 })
+  const prompts = [prompt(40, 1), prompt(5, 2)]
+  const alone = await aloneAll(bench, prompts, 10)
+  const { dispatcher } = bench
+  dispatcher.isSole = true
+  dispatcher.rows.length = 0
+  assert.deepEqual(await aloneAll(bench, prompts, 10), alone)
+  assert.ok(dispatcher.rows.length > 0 && dispatcher.rows.every((rows) => rows > MAX_ADVANCE_ROWS), 'pieces of the long prompt')
+  const steps = Array.from({ length: 10 }, () => 1)
+  for (const layer of [0, 1]) {
+    const rows = dispatcher.ranAlone.filter((ran) => ran.layer === layer).map((ran) => ran.rows)
+    assert.deepEqual(rows, [...steps, 5, ...steps])
+  }
 })
 
 test('a pass that finds no memory beside another waits for it', async (t) => {

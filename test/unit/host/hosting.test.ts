@@ -31,6 +31,24 @@ test('a shard is announced once it is open and tested, and no expert of it is us
   assert.deepEqual([hosting.stateOf(held.id, first.cid), usable(), announced], ['serving', true, [1]])
 })
 
+test("the experts are the own driver's alone while it may use every one of them", async (t) => {
+  const { hosting, held, first } = await hostingOf(t)
+  const own = (): boolean => hosting.ownExperts(held.id) === held.experts
+  const shards = shardsOf(held)
+  for (const [i, shard] of shards.entries()) {
+    assert.equal(hosting.ownExperts(held.id), null)
+    await (i % 2 === 0 ? hosting.hold(held.id, shard, FOREVER) : hosting.cache(held.id, shard, FOREVER))
+  }
+  assert.equal(own(), true)
+  hosting.leave(held.id, new Set([first.cid]))
+  assert.equal(own(), true)
+  const released = hosting.release(held.id, first)
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(own(), false)
+  await released
+  assert.equal(hosting.ownExperts('another'), null)
+})
+
 test('what was given up is not used any more at once, and answered until it has drained', async (t) => {
   const { hosting, held, first, second, announced, usable } = await hostingOf(t)
   await hosting.hold(held.id, first, FOREVER)
