@@ -155,7 +155,7 @@ test('queries that decode also go in two passes that overlap, with the same bits
 })
 
 test('where all experts are here passes of few rows go through the layers by themselves, with the same bits', async (t) => {
-  const bench = await open(t, 64, { callerExpertBytes: 0 })
+  const bench = await open(t, 64, { callerExpertBytes: { driven: 0, hosted: 0 } })
   const prompts = [prompt(40, 1), prompt(5, 2)]
   const alone = await aloneAll(bench, prompts, 10)
   const { dispatcher } = bench
