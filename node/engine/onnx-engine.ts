@@ -85,9 +85,10 @@ class OnnxEngine implements Engine {
     this.#mustBeOpen()
     const { preparedFromBytes = PREPARED_FROM_BYTES, onWarning: warn = (message) => process.emitWarning(message) } = this.#init
     const { stride } = model.manifest.expertLayout
-    const lanes = stride <= this.#mostCallerBytes(model) ? [this.#caller] : this.#workers
+    const inCaller = stride <= this.#mostCallerBytes(model)
+    const lanes = inCaller ? [this.#caller] : this.#workers
     // With threads of their own, the workers are the parallelism; and tiny experts are computed before another thread has been woken.
-    const threads = this.#threads === 'shared' && stride > UNDIVIDED_EXPERT_BYTES ? 'shared' : 1
+    const threads = this.#threads === 'shared' && !(inCaller && stride <= UNDIVIDED_EXPERT_BYTES) ? 'shared' : 1
     return new OnnxExperts({
       id: this.#nextId++,
       model,
