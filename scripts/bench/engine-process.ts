@@ -58,13 +58,11 @@ async function passMs(segments: readonly Segment[]): Promise<number> {
   const startedAt = performance.now()
   const pass = trunk.beginPass(segments)
   // As the driver of a node that has all experts does.
-  while (pass.rows <= MAX_ADVANCE_ROWS && pass.nextLayer < config.layers) await pass.advance(experts)
   while (pass.nextLayer < config.layers) {
-    const layer = pass.nextLayer
-    const routing = await pass.attend(layer)
+    const routing = pass.rows <= MAX_ADVANCE_ROWS ? (await pass.advance(experts)).routing : await pass.attend(pass.nextLayer)
     if (routing === null) continue
     const picks = picksOf(routing, pass.rows, config.experts)
-    pass.moe.set(await experts.run({ layer, x: routing.x, rows: pass.rows, ...picks }))
+    pass.moe.set(await experts.run({ layer: pass.nextLayer - 1, x: routing.x, rows: pass.rows, ...picks }))
   }
   let rows = 0
   await pass.logits(segments.map(({ tokens }) => (rows += tokens.length) - 1))
