@@ -2,6 +2,7 @@ import { Priority } from '../../protocols/expert/index.ts'
 import { isMeshError } from '../../protocols/wire/errors.ts'
 import { BusyError } from '../errors.ts'
 import type { KvCache, TrunkPass } from '../engine/engine.ts'
+import { freeMemory } from '../engine/free-memory.ts'
 import { CancelScope } from './cancel-scope.ts'
 import type { DrivenModel } from './generation.ts'
 import { walkLayers } from './layer-loop.ts'
@@ -66,7 +67,7 @@ export class Batcher {
   }
 
   /**
-   * Appends tokens and resolves with the logits after the last of them. Rejects with what the query was cancelled with, with what
+   * Appends tokens and resolves with the logits after the last of them, lent until the next call for the sequence. Rejects with what the query was cancelled with, with what
    * `Dispatcher.run` throws, or with `BusyError` when there is no memory for its keys and values.
    */
   advance(sequence: Sequence, tokens: readonly number[]): Promise<Float32Array> {
@@ -168,6 +169,7 @@ export class Batcher {
       pass.commit()
       for (const { tally } of shares) tally.passes++
       for (const [i, { sequence }] of ends.entries()) sequence.answer(logits!.subarray(i * vocabSize, (i + 1) * vocabSize))
+      if (logits !== null) freeMemory(logits)
       return null
     } catch (error) {
       return error as Error

@@ -4,7 +4,7 @@ import { callFrameBytes, replyFrameBytes } from '../../protocols/expert/index.ts
 import { Priority } from '../../protocols/expert/index.ts'
 import type { PriorityLevel } from '../../protocols/expert/index.ts'
 import { NoRouteError } from '../errors.ts'
-import { weightedSum } from '../engine/combine.ts'
+import { freeMemory } from '../engine/free-memory.ts'
 import type { DoneLayer, Experts } from '../engine/engine.ts'
 import type { ExpertHost } from '../host/expert-host.ts'
 import type { ExpertLinks } from '../net/expert-links.ts'
@@ -17,6 +17,8 @@ import type { ExpertGroup, ExpertRun, LayerWork } from './expert-group.ts'
 import { afterBusy, busyMs, exclude, NOBODY, wereBusy, whyNobody } from './excluded.ts'
 import type { Excluded } from './excluded.ts'
 import type { Candidate, Holders } from './holders.ts'
+import { addPartialSums } from './partial-sum.ts'
+import type { PartialSum } from './partial-sum.ts'
 import type { WireType } from './query.ts'
 import type { CallTally, ServedCall } from './tally.ts'
 
@@ -55,15 +57,6 @@ export interface DispatchContext {
   readonly scope: CancelScope
 }
 
-/** The rows that one host computed: weighted sums when combined, else one row per pick. */
-interface Partial {
-  readonly group: ExpertGroup
-  readonly combined: boolean
-  readonly data: Float32Array
-  /** The host's own time for it, 0 when it is this node. */
-  readonly remoteUs: number
-}
-
 /** A call that takes this many times what is expected of it, within the bounds, is slow: the same rows also go to another replica. */
 const SLOW_FACTOR = 10
 const MIN_SLOW_MS = 1_500
@@ -99,7 +92,8 @@ export class Dispatcher {
     this.picks += work.picks.pickRow.length
     const partials = await this.#runPatiently(context, work)
     into.fill(0)
-    combine(work, partials, into)
+    addPartialSums(work, partials, into)
+    for (const { data } of partials) freeMemory(data)
     const remoteUs = Math.max(...partials.map((partial) => partial.remoteUs))
     if (remoteUs > 0 && context.priority === Priority.decode) context.tally.layerDone((performance.now() - startedAt) * 1000 - remoteUs)
   }
@@ -127,7 +121,7 @@ export class Dispatcher {
   }
 
   /** A host that went takes its links with it for a moment, also those that were just tried: one that was left is tried again. */
-  async #runPatiently(context: DispatchContext, work: LayerWork): Promise<Partial[]> {
+  async #runPatiently(context: DispatchContext, work: LayerWork): Promise<PartialSum[]> {
     let deadline: number | null = null
     for (;;) {
       try {
@@ -146,7 +140,7 @@ export class Dispatcher {
     }
   }
 
-  async #runRuns(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: Excluded): Promise<Partial[]> {
+  async #runRuns(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], excluded: Excluded): Promise<PartialSum[]> {
     const groups = await this.#plan(context, work, runs, excluded)
     if (groups.length === 1) return this.#runGroup(context, work, groups[0]!, excluded)
     const answers = await Promise.allSettled(groups.map((group) => this.#runGroup(context, work, group, excluded)))
@@ -223,7 +217,7 @@ export class Dispatcher {
     })
   }
 
-  async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: Excluded): Promise<Partial[]> {
+  async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: Excluded): Promise<PartialSum[]> {
     if (assigned.local) {
       try {
         return [await this.#runLocally(context, work, assigned)]
@@ -276,7 +270,7 @@ export class Dispatcher {
     assigned: Assigned,
     deadlineMs: number,
     scope: CancelScope,
-  ): Promise<Partial> {
+  ): Promise<PartialSum> {
     const { links, costs, holders } = this.#components
     const { peer, group } = assigned
     const combine = context.tally.combine === 'host'
@@ -322,7 +316,7 @@ export class Dispatcher {
     }
   }
 
-  async #runLocally(context: DispatchContext, work: LayerWork, assigned: Assigned): Promise<Partial> {
+  async #runLocally(context: DispatchContext, work: LayerWork, assigned: Assigned): Promise<PartialSum> {
     const { host, isCached } = this.#components
     const { group } = assigned
     // Picks that nobody else has a part of give the same bits either way.
@@ -368,10 +362,10 @@ interface Assigned {
 
 const LOST_RACE = new Error('another replica answered first')
 
-type First = { kind: 'answered'; value: Partial } | { kind: 'failed'; error: Error } | { kind: 'slow' }
+type First = { kind: 'answered'; value: PartialSum } | { kind: 'failed'; error: Error } | { kind: 'slow' }
 
 /** How the call stands when it ends or after `slowMs`, whichever is first. Never rejects. */
-function raceHedge(call: Promise<Partial>, slowMs: number): Promise<First> {
+function raceHedge(call: Promise<PartialSum>, slowMs: number): Promise<First> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => resolve({ kind: 'slow' }), slowMs)
     const end = (first: First): void => {
@@ -383,45 +377,6 @@ function raceHedge(call: Promise<Partial>, slowMs: number): Promise<First> {
       (error: Error) => end({ kind: 'failed', error }),
     )
   })
-}
-
-/** Adds what the hosts sent into `into` [rows, width], which is zero. */
-function combine(work: LayerWork, partials: Partial[], into: Float32Array): void {
-  if (partials.every((partial) => !partial.combined)) return sumInExpertOrder(work, partials, into)
-  // Always in the same order, whichever host answered first: float addition is not associative.
-  partials.sort((a, b) => a.group.runs[0]!.expert - b.group.runs[0]!.expert)
-  for (const { group, combined, data } of partials) {
-    const { width } = work
-    if (!combined) {
-      weightedSum({ rows: work.rows, width, pickRow: layerRows(group), pickWeight: group.pickWeight, outputs: data, into })
-      continue
-    }
-    for (let i = 0; i < group.rowOf.length; i++) {
-      const to = group.rowOf[i]! * width
-      for (let d = 0; d < width; d++) into[to + d]! += data[i * width + d]!
-    }
-  }
-}
-
-/** One row per pick from everybody: adds them as one process would, so that the split leaves no trace in the bits. */
-function sumInExpertOrder(work: LayerWork, partials: readonly Partial[], into: Float32Array): void {
-  const { width, picks } = work
-  const outputs = partials.length === 1 ? partials[0]!.data : new Float32Array(picks.pickRow.length * width)
-  if (partials.length > 1) {
-    for (const { group, data } of partials) {
-      let from = 0
-      for (const run of group.runs) {
-        const count = (run.to - run.from) * width
-        outputs.set(data.subarray(from, from + count), run.from * width)
-        from += count
-      }
-    }
-  }
-  weightedSum({ rows: work.rows, width, pickRow: picks.pickRow, pickWeight: picks.pickWeight, outputs, into })
-}
-
-function layerRows(group: ExpertGroup): Uint16Array {
-  return group.pickRow.map((row) => group.rowOf[row]!)
 }
 
 /** Failures of a peer, which another replica may mend. */

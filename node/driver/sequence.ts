@@ -26,6 +26,8 @@ export class Sequence implements Cancellable {
   /** In a pass now. */
   busy = false
   #wanted: Wanted | null = null
+  /** Of the last answer; its memory is reused. */
+  #logits: Float32Array | null = null
 
   constructor(init: SequenceInit) {
     this.tally = init.tally
@@ -72,8 +74,11 @@ export class Sequence implements Cancellable {
     this.cache = null
   }
 
+  /** Copies the logits: whoever waits gets them lent until the next answer. */
   answer(logits: Float32Array): void {
-    this.#settle()?.resolve(logits)
+    this.#logits ??= new Float32Array(logits.length)
+    this.#logits.set(logits)
+    this.#settle()?.resolve(this.#logits)
   }
 
   fail(error: Error): void {

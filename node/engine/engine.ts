@@ -146,21 +146,14 @@ export interface EngineInit {
   readonly threads: number
   /** What computes the weights of trunks and experts, see `chooseDevice`; `cpu` by default. */
   readonly provider?: Provider
-  readonly callerExpertBytes?: CallerExpertBytes
+  /** Experts of at most this many bytes run in the thread of their caller instead. Default 1 MiB. */
+  readonly callerExpertBytes?: number
   /** Keys and values; by default {@link KV_DEFAULTS}. */
   readonly kv?: KvInit
   /** Shards of at least this many bytes have their weights prepared in a file beside the blob (see `prepared-blob.ts`); defaults to 4 MiB. */
   readonly preparedFromBytes?: number
   /** Hears of what works less well than it should; by default a warning of the process. */
   readonly onWarning?: (message: string) => void
-}
-
-/** Experts of at most this many bytes run in the thread of their caller. */
-export interface CallerExpertBytes {
-  /** Of models whose trunks were opened before. */
-  readonly driven: number
-  /** Of models that have no trunk here, where one worker would run them. */
-  readonly hosted: number
 }
 
 export interface KvInit {

@@ -2,7 +2,7 @@ import type { ModelPackage } from '../model/package.ts'
 import { MeshError } from '../../protocols/wire/errors.ts'
 import { KV_DEFAULTS } from './engine.ts'
 import type { Provider } from './device.ts'
-import type { CallerExpertBytes, Engine, EngineInit, Experts, KvInit, Trunk } from './engine.ts'
+import type { Engine, EngineInit, Experts, KvInit, Trunk } from './engine.ts'
 import { CallerLane } from './engine-lane.ts'
 import type { EngineLane } from './engine-lane.ts'
 import { EngineWorker } from './engine-worker.ts'
@@ -17,14 +17,10 @@ import type { SessionThreads } from './worker-messages.ts'
 const PREPARED_FROM_BYTES = 4 * 2 ** 20
 
 /**
- * A row takes a small expert less time than waking a worker and being woken by it. With the embedded model (0.6 MB per expert) hosts that
- * compute in the thread of their network take 12 to 18 % off the time per token of a swarm on two cores. Where a model is only hosted
- * nothing else is to be computed, and calls come so far apart that both threads have to be woken each time: with experts of 3.5 MB
- * (OLMoE-1B-7B) a call takes 4.4 ms instead of 4.8. The network waits for one expert at most.
+ * A row takes an expert of this size less time than waking a worker and being woken by it. With the embedded model (0.6 MB per expert)
+ * hosts that compute in the thread of their network take 12 to 18 % off the time per token of a swarm on two cores.
  */
-const CALLER_EXPERT_BYTES: CallerExpertBytes = Object.freeze({ driven: 2 ** 20, hosted: 4 * 2 ** 20 })
-/** Larger ones are worth dividing among threads. */
-const UNDIVIDED_EXPERT_BYTES = 2 ** 20
+const CALLER_EXPERT_BYTES = 1024 * 1024
 
 /**
  * Starts an engine over onnxruntime-node: one worker whose operators `threads` threads share. Where threads can't be shared there are as
@@ -44,8 +40,7 @@ class OnnxEngine implements Engine {
   readonly #provider: Provider
   readonly #threads: SessionThreads
   readonly #workers: readonly EngineWorker[]
-  /** Models whose trunks have been opened. */
-  readonly #driven = new Set<string>()
+  readonly #callerExpertBytes: number
   readonly #caller = new CallerLane()
   readonly #blocks: SharedBlocks
   readonly #kv: KvInit
@@ -58,6 +53,7 @@ class OnnxEngine implements Engine {
     this.#kvBudget = new KvBudget(this.#kv.limitBytes)
     this.#init = init
     this.#provider = init.provider ?? 'cpu'
+    this.#callerExpertBytes = init.callerExpertBytes ?? CALLER_EXPERT_BYTES
     const whyNot = shareThreads(init.threads)
     this.#threads = whyNot === null ? 'shared' : init.threads
     this.#workers = Array.from({ length: whyNot === null ? 1 : init.threads }, (_, index) => new EngineWorker(index))
@@ -68,7 +64,6 @@ class OnnxEngine implements Engine {
 
   async openTrunk(model: ModelPackage): Promise<Trunk> {
     this.#mustBeOpen()
-    this.#driven.add(model.id)
     const kv = { type: this.#kv.type, budget: this.#kvBudget }
     return openOnnxTrunk({
       id: this.#nextId++,
@@ -83,12 +78,11 @@ class OnnxEngine implements Engine {
 
   async openExperts(model: ModelPackage): Promise<Experts> {
     this.#mustBeOpen()
+    const isTiny = model.manifest.expertLayout.stride <= this.#callerExpertBytes
     const { preparedFromBytes = PREPARED_FROM_BYTES, onWarning: warn = (message) => process.emitWarning(message) } = this.#init
-    const { stride } = model.manifest.expertLayout
-    const inCaller = stride <= this.#mostCallerBytes(model)
-    const lanes = inCaller ? [this.#caller] : this.#workers
-    // With threads of their own, the workers are the parallelism; and tiny experts are computed before another thread has been woken.
-    const threads = this.#threads === 'shared' && !(inCaller && stride <= UNDIVIDED_EXPERT_BYTES) ? 'shared' : 1
+    const lanes = isTiny ? [this.#caller] : this.#workers
+    // With threads of their own, the workers are the parallelism.
+    const threads = this.#threads === 'shared' && !isTiny ? 'shared' : 1
     return new OnnxExperts({
       id: this.#nextId++,
       model,
@@ -104,13 +98,6 @@ class OnnxEngine implements Engine {
   close(): Promise<void> {
     this.#closing ??= Promise.all(this.#lanes().map((lane) => lane.stop())).then(() => {})
     return this.#closing
-  }
-
-  /** Bytes of experts up to which they run in the calling thread. */
-  #mostCallerBytes(model: ModelPackage): number {
-    const { driven, hosted } = this.#init.callerExpertBytes ?? CALLER_EXPERT_BYTES
-    const isOnlyHosted = !this.#driven.has(model.id) && this.#workers.length === 1 && this.#provider === 'cpu'
-    return isOnlyHosted ? hosted : driven
   }
 
   #lanes(): readonly EngineLane[] {

@@ -1,4 +1,5 @@
 import { Tensor } from 'onnxruntime-node'
+import { freeMemory } from './free-memory.ts'
 import { attentionGraph } from './graph/attention-graph.ts'
 import { stepAttentionGraph } from './graph/step-attention-graph.ts'
 import type { Extent, KvPool } from './kv-pool.ts'
@@ -85,6 +86,7 @@ export class WorkerAttention {
       const { attention } = this.#session(shape, piece).run(feeds)
       const numbers = attention!.data as Float32Array
       for (const [i, row] of firstRows.entries()) into.set(numbers.subarray(i * rows * width, (i + 1) * rows * width), row * width)
+      freeMemory(numbers)
     }
   }
 

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { Tensor } from 'onnxruntime-node'
 import { weightedSum } from './combine.ts'
+import { freeMemory } from './free-memory.ts'
 import { jobMemory } from './job-memory.ts'
 import type { Picks } from './picks.ts'
 import { Session } from './session.ts'
@@ -78,7 +79,7 @@ export class WorkerExperts {
     })
   }
 
-  /** Runs expert after expert; `take` gets the outputs of the picks from `first` to `end`. */
+  /** Runs expert after expert; `take` gets the outputs of the picks from `first` to `end`, and must not keep them. */
   async #run(job: LayerJob, take: (first: number, end: number, outputs: Float32Array) => void): Promise<void> {
     const sessions = this.#sessions[job.layer]
     if (sessions === undefined) return
@@ -93,8 +94,12 @@ export class WorkerExperts {
         await turn()
         turnedAt = performance.now()
       }
-      const { y } = session.run(this.#gather(job, first, end))
-      take(first, end, y!.data as Float32Array)
+      const input = this.#gather(job, first, end)
+      const { y } = session.run(input)
+      if (end - first > REUSED_ROWS) freeMemory(input.x.data as Float32Array)
+      const outputs = y!.data as Float32Array
+      take(first, end, outputs)
+      freeMemory(outputs)
     }
   }
 

@@ -2,6 +2,7 @@ import { Tensor } from 'onnxruntime-node'
 import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 import { EmbeddingTable } from './embedding-table.ts'
+import { freeMemory } from './free-memory.ts'
 import { KvPool } from './kv-pool.ts'
 import { attentionShape } from './kv-shape.ts'
 import type { AttentionShape } from './kv-shape.ts'
@@ -125,6 +126,7 @@ export class WorkerTrunk {
     this.#attention.run(shape, kv, pass.attention, inputs, attended)
     const attention = new Tensor('float32', attended, [1, pass.rows, shape.heads * shape.valueWidth])
     const { h2, x, weights, experts } = after.run({ h1: out['h1']!, attention })
+    free(pass.h, ...Object.values(out), attention)
     pass.h = h2!
     if (!isDense(this.#config, layer)) {
       pass.memory.x.set(x!.data as Float32Array)
@@ -134,9 +136,11 @@ export class WorkerTrunk {
     if (shared !== null) {
       pass.rest = () => {
         const { h3 } = shared.run({ x: x!, h2: h2! })
+        free(x, h2)
         pass.h = h3!
       }
-    }
+    } else free(x)
+    free(weights, experts)
     // Consumed into the residual stream: the caller may add the next layer's experts from zero.
     pass.memory.moe.fill(0)
   }
@@ -182,12 +186,16 @@ export class WorkerTrunk {
       for (const [i, row] of rows.entries()) picked.set(from.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
       return new Tensor('float32', picked, [1, rows.length, hiddenSize])
     }
-    const { logits } = this.#head!.run({ h: pick(pass.h.data as Float32Array), moe: pick(pass.memory.moe) })
+    const feeds = { h: pick(pass.h.data as Float32Array), moe: pick(pass.memory.moe) }
+    const { logits } = this.#head!.run(feeds)
+    free(feeds.h, feeds.moe)
     return logits!.data as Float32Array
   }
 
-  endPass(pass: number): void {
-    this.#passes.delete(pass)
+  endPass(number: number): void {
+    const pass = this.#passes.get(number)
+    this.#passes.delete(number)
+    free(pass?.h)
   }
 
   /** Copies what all layers keep in a block. */
@@ -217,4 +225,8 @@ export class WorkerTrunk {
     if (running.failure !== null) throw running.failure
     return running
   }
+}
+
+function free(...tensors: readonly (Tensor | undefined)[]): void {
+  for (const tensor of tensors) if (tensor !== undefined) freeMemory(tensor.data as Float32Array)
 }

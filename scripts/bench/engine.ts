@@ -12,17 +12,17 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import type { ModelPackage } from '../../node/model/package.ts'
 import type { DaemonProcess } from '../daemon-process.ts'
-import { benchMain, wholeNumber } from './bench.ts'
+import { benchMain, oneOf, wholeNumber } from './bench.ts'
 import type { Bench, BenchInit } from './bench.ts'
 import { startEngineChild } from './engine-child.ts'
 import type { EngineChild } from './engine-child.ts'
 import { figure, ratios } from './figures.ts'
 import type { Figure } from './figures.ts'
-import { complete, daemonFlags, hostFlag, shareOfHost, waitUntilReady } from './loopback-swarm.ts'
+import { complete, daemonFlags, hostFlag, LAYOUTS, shareOfHost, waitUntilReady } from './loopback-swarm.ts'
 import { ensureSyntheticGguf } from './synthetic-gguf.ts'
 import { ensureSyntheticModel } from './synthetic-model.ts'
 
-type Flag = 'dir' | 'layers' | 'rounds' | 'hosts' | 'llama' | 'threads'
+type Flag = 'dir' | 'layers' | 'rounds' | 'hosts' | 'layout' | 'llama' | 'threads'
 type Init = BenchInit<Flag>
 
 const PROMPT_TOKENS = 128
@@ -42,7 +42,7 @@ const REST_MS = 2_000
 
 export const engineBench: Bench<Flag> = {
   name: 'engine',
-  defaults: { dir: '', layers: '16', rounds: '4', hosts: '4', llama: '', threads: '1,2' },
+  defaults: { dir: '', layers: '16', rounds: '4', hosts: '4', layout: 'halves', llama: '', threads: '1,2' },
 
   async run(init) {
     const layers = wholeNumber(init.flags.layers, 'layers', 1)
@@ -124,12 +124,13 @@ async function speedFigures(
 }
 
 /**
- * Daemons: one that has everything, against a gateway that hosts nothing and hosts that share the layers and have no trunk; one thread each.
+ * Daemons: one that has everything, against a gateway that hosts nothing and hosts that share the experts and have no trunk; one thread each.
  * What the hosts' processes take of memory: without shards, with them, and how much of it they give back and take again for the same shards
  * once they have served.
  */
 async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, model: ModelPackage): Promise<Figure[]> {
   const hostCount = wholeNumber(flags.hosts, 'hosts', 1)
+  const layout = oneOf(flags.layout, 'layout', LAYOUTS)
   const { name } = model.manifest
   const start = (member: string, host: string, more: readonly string[]): Promise<DaemonProcess> => {
     const swarm = member === 'one' ? 'bench-engine-one' : 'bench-engine'
@@ -140,7 +141,7 @@ async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, 
   const gateway = await start('gateway', 'none', ['--model', name])
   const hosts: DaemonProcess[] = []
   const shares = Array.from({ length: hostCount }, (_, host) =>
-    shareOfHost(model.manifest, { host, hosts: hostCount, layout: 'layers', replicas: 1 }),
+    shareOfHost(model.manifest, { host, hosts: hostCount, layout, replicas: 1 }),
   )
   const idle: number[] = []
   for (const [i, share] of shares.entries()) {

@@ -20,10 +20,10 @@ export interface SharedModel {
 }
 
 /**
- * How shards lie on the hosts: `layers` gives a host whole layers, as `--host 0.5` does, so that a layer is one call; `shards` deals them
- * out one by one, so that the experts of a token often lie on two hosts.
+ * How shards lie on the hosts: `layers` gives a host whole layers, as `--host 0.5` does, so that a layer is one call; `halves` gives it half of
+ * the experts of some layers, so that two hosts compute a layer at the same time; `shards` deals them out one by one.
  */
-export const LAYOUTS = ['layers', 'shards'] as const
+export const LAYOUTS = ['layers', 'halves', 'shards'] as const
 export type Layout = (typeof LAYOUTS)[number]
 
 const READY_TIMEOUT_MS = 60_000
@@ -77,7 +77,8 @@ export function shareOfHost(
   const { host, hosts, layout, replicas } = init
   const shards = manifest.blobs.filter((blob): blob is ShardEntry => blob.role === 'experts')
   return shards.filter((shard, i) => {
-    const turn = layout === 'layers' ? shard.layer : i
+    const half = shard.first < manifest.config.experts / 2 ? 0 : 1
+    const turn = { layers: shard.layer, halves: 2 * shard.layer + half, shards: i }[layout]
     return Array.from({ length: replicas }, (_, replica) => (turn + replica) % hosts).includes(host)
   })
 }

@@ -50,7 +50,7 @@ export async function packForTest(
 
 /** An engine that is closed with the test. */
 export function engineForTest(t: Teardown, threads = 1, init: Partial<EngineInit> = {}): Engine {
-  const engine = createEngine({ threads, callerExpertBytes: { driven: 0, hosted: 0 }, ...init })
+  const engine = createEngine({ threads, callerExpertBytes: 0, ...init })
   t.after(() => engine.close())
   return engine
 }

@@ -104,8 +104,8 @@ function query(batcher: Batcher, kind: 'f16' | 'f32' = 'f16'): Query {
 /** Logits after the prompt and after each of `count` more tokens, the likeliest ones. */
 async function generate(batcher: Batcher, { sequence }: Query, tokens: readonly number[], count: number): Promise<Float32Array[]> {
   try {
-    const all = [await batcher.advance(sequence, tokens)]
-    while (all.length <= count) all.push(await batcher.advance(sequence, [argmax(all.at(-1)!)]))
+    const all = [(await batcher.advance(sequence, tokens)).slice()]
+    while (all.length <= count) all.push((await batcher.advance(sequence, [argmax(all.at(-1)!)])).slice())
     return all.map((logits) => logits.slice())
   } finally {
     batcher.close(sequence)
@@ -155,7 +155,7 @@ test('queries that decode also go in two passes that overlap, with the same bits
 })
 
 test('where all experts are here passes of few rows go through the layers by themselves, with the same bits', async (t) => {
-  const bench = await open(t, 64, { callerExpertBytes: { driven: 0, hosted: 0 } })
+  const bench = await open(t, 64, { callerExpertBytes: 0 })
   const prompts = [prompt(40, 1), prompt(5, 2)]
   const alone = await aloneAll(bench, prompts, 10)
   const { dispatcher } = bench
@@ -189,9 +189,9 @@ test('queries that are called in different ways take turns', async (t) => {
   const order: string[] = []
   const follow = async (kind: 'f16' | 'f32', tokens: number[]): Promise<Float32Array[]> => {
     const own = query(batcher, kind)
-    const all = [await batcher.advance(own.sequence, tokens)]
+    const all = [(await batcher.advance(own.sequence, tokens)).slice()]
     while (all.length <= 6) {
-      all.push(await batcher.advance(own.sequence, [argmax(all.at(-1)!)]))
+      all.push((await batcher.advance(own.sequence, [argmax(all.at(-1)!)])).slice())
       order.push(kind)
     }
     batcher.close(own.sequence)

@@ -119,7 +119,7 @@ test('experts that run elsewhere are left to the caller, layer by layer', async 
   const local = await openLocally(engineForTest(t), model)
   const expected = (await feed(local, local.trunk.createCache(), TOKENS, 'all')).logits
   // In the thread of the caller, and in those of another engine.
-  const caller = engineForTest(t, 1, { callerExpertBytes: { driven: 2 ** 20, hosted: 2 ** 20 } })
+  const caller = engineForTest(t, 1, { callerExpertBytes: 2 ** 20 })
   const sides = [await openLocally(caller, model), { trunk: local.trunk, experts: (await openLocally(engineForTest(t), model)).experts }]
   for (const side of sides) {
     const { logits, advances } = await feedAdvancing(side, side.trunk.createCache(), TOKENS)

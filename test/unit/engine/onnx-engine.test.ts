@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { truncate, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import type { Worker } from 'node:worker_threads'
@@ -213,7 +212,7 @@ test('a thread that dies rejects what it was doing and everything after, and clo
   const threads: Worker[] = []
   const remember = (worker: Worker): void => void threads.push(worker)
   process.on('worker', remember)
-  const engine = createEngine({ threads: 2, callerExpertBytes: { driven: 0, hosted: 0 } })
+  const engine = createEngine({ threads: 2, callerExpertBytes: 0 })
   // Node tells of new threads one tick late.
   await new Promise(setImmediate)
   process.off('worker', remember)
@@ -258,36 +257,6 @@ test('tiny experts that run in the thread of their caller give the same bits as 
   await caller.close()
   await assert.rejects(sides[0]!.experts.run(jobs[0]!), /closed/)
   await assert.rejects(caller.openExperts(model), /closed/)
-})
-
-test('larger experts run in the thread of their caller where their model has no trunk, and beside the trunk where it has one', async (t) => {
-  const { model } = await packForTest(t, 'ember')
-  const { stride } = model.manifest.expertLayout
-  const shard = shardOf(model, 0)
-  const job = {
-    layer: 0,
-    x: new Float32Array(model.manifest.config.hiddenSize).fill(1),
-    rows: 1,
-    pickRow: Uint16Array.of(0),
-    pickExpert: Uint16Array.of(shard.first),
-  }
-  const open = async (hasTrunk: boolean) => {
-    const started = once(process, 'worker') as Promise<[Worker]>
-    const engine = createEngine({ threads: 1, callerExpertBytes: { driven: stride - 1, hosted: stride } })
-    t.after(() => engine.close())
-    if (hasTrunk) await engine.openTrunk(model)
-    const experts = await engine.openExperts(model)
-    await experts.openShard(0, shard.first)
-    const output = await experts.run(job)
-    const [worker] = await started
-    await worker.terminate()
-    return { experts, output }
-  }
-  const host = await open(false)
-  assert.deepEqual(await host.experts.run(job), host.output)
-  const driver = await open(true)
-  assert.deepEqual(driver.output, host.output)
-  await assert.rejects(driver.experts.run(job), /engine thread 0 ended/)
 })
 
 test('a closed engine refuses work', async (t) => {
