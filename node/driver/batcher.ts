@@ -67,8 +67,8 @@ export class Batcher {
   }
 
   /**
-   * Appends tokens and resolves with the logits after the last of them, lent until the next call for the sequence. Rejects with what the query was cancelled with, with what
-   * `Dispatcher.run` throws, or with `BusyError` when there is no memory for its keys and values.
+   * Appends tokens and resolves with the logits after the last of them, lent until the next call for the sequence. Rejects with what the
+   * query was cancelled with, with what `Dispatcher.run` throws, or with `BusyError` when there is no memory for its keys and values.
    */
   advance(sequence: Sequence, tokens: readonly number[]): Promise<Float32Array> {
     const logits = sequence.want(tokens)

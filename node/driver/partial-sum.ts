@@ -5,6 +5,7 @@ import type { ExpertGroup, LayerWork } from './expert-group.ts'
 export interface PartialSum {
   readonly group: ExpertGroup
   readonly combined: boolean
+  /** [rows of the group, width] when combined, else [picks of the group, width]; memory of its own, given back once it is added. */
   readonly data: Float32Array
   /** The host's own time for it, 0 when it is this node. */
   readonly remoteUs: number

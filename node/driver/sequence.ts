@@ -76,9 +76,11 @@ export class Sequence implements Cancellable {
 
   /** Copies the logits: whoever waits gets them lent until the next answer. */
   answer(logits: Float32Array): void {
+    const wanted = this.#settle()
+    if (wanted === null) return
     this.#logits ??= new Float32Array(logits.length)
     this.#logits.set(logits)
-    this.#settle()?.resolve(this.#logits)
+    wanted.resolve(this.#logits)
   }
 
   fail(error: Error): void {
