@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import { MeshError } from '../protocols/wire/errors.ts'
+import { collectWithoutHelpers } from './process-environment.ts'
 import { VERSION } from './version.ts'
 
 /** A command line that can't be understood. */
@@ -23,6 +24,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   bench: async () => (await import('./cli/bench.ts')).benchCommand(),
   pack: async () => (await import('./cli/pack.ts')).packCommand(),
 }
+
+collectWithoutHelpers()
 
 const program = new Command('skein')
   .description('Run mixture-of-experts language models across many machines, expert by expert.')

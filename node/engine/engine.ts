@@ -130,7 +130,10 @@ export interface Experts {
   openShard(layer: number, first: number): Promise<void>
   closeShard(layer: number, first: number): Promise<void>
   has(layer: number, expert: number): boolean
-  /** The weighted sum of each row's picks, [rows, hidden], or of a job without weights each pick's output, [picks, hidden]; the caller's own. All picked experts must be open. */
+  /**
+   * The weighted sum of each row's picks, [rows, hidden], or of a job without weights each pick's output, [picks, hidden]; the caller's own.
+   * All picked experts must be open.
+   */
   run(job: ExpertJob): Promise<Float32Array>
   close(): Promise<void>
 }

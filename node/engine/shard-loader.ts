@@ -86,6 +86,8 @@ export class ShardLoader {
       return true
     }
     await discardPrepared(file)
+    // The blob itself may have changed behind the back of the file system.
+    await this.#init.model.blobPath(file.cid, { fresh: true })
     this.#init.warn(`the prepared weights of blob ${file.cid} are wrong; they were removed, and its weights are packed in memory`)
     return false
   }

@@ -50,7 +50,7 @@ export interface HoldingsServiceComponents {
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 
-/** Shards that are taken up at once: each fetches from several peers. */
+/** Shards that are taken up at once: each fetches from several peers, and one is read while another is opened. */
 const CONCURRENT_SHARDS = 3
 /** Manifests looked at when a model is asked for by a name that is not known here. */
 const MAX_MANIFESTS = 16
@@ -85,12 +85,14 @@ export class HoldingsService {
       if (model === null) continue
       const wanted = new Set(all ? [...held, ...pinned] : pinned)
       for (const cid of pinned) this.#pinned.add(cid)
-      for (const shard of shardsOf(model)) {
-        if (!wanted.has(shard.cid) || !(await store.has(shard.cid))) continue
+      const shards = shardsOf(model).filter(({ cid }) => wanted.has(cid))
+      const take = async (shard: ShardEntry): Promise<void> => {
+        if (!(await store.has(shard.cid))) return
         await hosting
           .hold(id, shard, signal)
           .catch((error: Error) => log('shard.failed', { layer: shard.layer, first: shard.first, reason: error.message }))
       }
+      for await (const _ of inLanes(shards, CONCURRENT_SHARDS, take)) continue
     }
   }
 

@@ -8,6 +8,7 @@ import { pipe } from 'it-pipe'
 import { DiskFullError, ModelError } from '../errors.ts'
 import { assertBlobCid, blobCid } from './blob-cid.ts'
 import { errorCode } from './files.ts'
+import { fileState, VerifiedBlobs } from './verified-blobs.ts'
 
 export const LIMITS = Object.freeze({
   /** Largest blob written: an embedding of 256 Ki tokens × 8 Ki wide in f32 fits. */
@@ -41,6 +42,11 @@ export interface ResumeOptions {
   readonly signal?: AbortSignal
 }
 
+export interface PathOptions {
+  /** Whatever is remembered of the file. */
+  readonly fresh?: boolean
+}
+
 export interface BlobStore {
   readonly dir: string
   /** Stores the source, which no longer touches a chunk that it has given, under the hash of its bytes; visible only once complete. Throws `ModelError`, `DiskFullError` or `signal.reason`. */
@@ -53,10 +59,10 @@ export interface BlobStore {
   /** Whether the blob's file is there; says nothing of its content. */
   has(cid: string): Promise<boolean>
   /**
-   * Path of the blob's file, its hash checked once per process and state of the file.
+   * Path of the blob's file, its hash checked once per state of the file (over restarts for a week), or now where `fresh` says so.
    * Throws `ModelError` when it is missing or corrupt; a corrupt file is put aside as `<cid>.corrupt`.
    */
-  path(cid: string): Promise<string>
+  path(cid: string, options?: PathOptions): Promise<string>
   /** Removes the blob; one that is not there is no error. */
   delete(cid: string): Promise<void>
 }
@@ -73,13 +79,15 @@ export function createBlobStore(init: BlobStoreInit): BlobStore {
 
 class FileBlobStore implements BlobStore {
   readonly dir: string
-  /** State of each file when its hash was last found right. */
+  /** State of each file when its hash was last found right, in this process or, by {@link VerifiedBlobs}, in an earlier one. */
   readonly #verified = new Map<string, string>()
+  readonly #verifiedBefore: VerifiedBlobs
   readonly #verifying = new Map<string, Promise<string>>()
   #temporaryDir: Promise<string> | undefined
 
   constructor(dir: string) {
     this.dir = dir
+    this.#verifiedBefore = new VerifiedBlobs(dir)
   }
 
   async write(source: AsyncIterable<Uint8Array>, options: WriteOptions = {}): Promise<{ cid: string; bytes: number }> {
@@ -89,13 +97,12 @@ class FileBlobStore implements BlobStore {
     const temporary = join(await this.#temporaryDir, randomUUID())
     const hash = createHash('sha256')
     try {
-      const { bytes, state } = await this.#fill(temporary, source, hash, options)
+      const bytes = await this.#fill(temporary, source, hash, options)
       const cid = blobCid(hash.digest())
       if (options.expected !== undefined && cid !== options.expected) {
         throw new ModelError(`blob ${options.expected} has the wrong content (it hashes to ${cid}): fetch it from another source`)
       }
-      await rename(temporary, this.#file(cid))
-      this.#verified.set(cid, state)
+      await this.#finish(cid, temporary)
       return { cid, bytes }
     } catch (error) {
       await rm(temporary, { force: true })
@@ -121,13 +128,12 @@ class FileBlobStore implements BlobStore {
     }
     try {
       const maxBytes = options.bytes - offset
-      const { state } = await this.#fill(temporary, source(offset), hash, { maxBytes, ...signalOf(options) })
+      await this.#fill(temporary, source(offset), hash, { maxBytes, ...signalOf(options) })
       if (blobCid(hash.digest()) !== cid) {
         await rm(temporary, { force: true })
         return false
       }
-      await rename(temporary, this.#file(cid))
-      this.#verified.set(cid, state)
+      await this.#finish(cid, temporary)
       return true
     } catch (error) {
       await renameIfThere(temporary, kept)
@@ -149,22 +155,16 @@ class FileBlobStore implements BlobStore {
   }
 
   /** Appends the source to a file, hashing what passes. */
-  async #fill(
-    path: string,
-    source: AsyncIterable<Uint8Array>,
-    hash: Hash,
-    options: WriteOptions,
-  ): Promise<{ bytes: number; state: string }> {
+  async #fill(path: string, source: AsyncIterable<Uint8Array>, hash: Hash, options: WriteOptions): Promise<number> {
     try {
       const file = await open(path, 'a')
       try {
-        const bytes = await pipe(
+        return await pipe(
           source,
           bounded(options.maxBytes ?? LIMITS.blobBytes, options.signal),
           (chunks) => hashing(chunks, hash),
           (chunks) => writeAll(chunks, file),
         )
-        return { bytes, state: fileState(await file.stat()) }
       } finally {
         await file.close()
       }
@@ -176,17 +176,28 @@ class FileBlobStore implements BlobStore {
     }
   }
 
+  /** Makes a file visible whose bytes have the hash. */
+  async #finish(cid: string, temporary: string): Promise<void> {
+    const path = this.#file(cid)
+    await rename(temporary, path)
+    // Another process may have deleted it since.
+    const stats = await statIfThere(path)
+    if (stats !== undefined) this.#verified.set(cid, fileState(stats))
+  }
+
   async has(cid: string): Promise<boolean> {
     assertBlobCid(cid)
     return (await statIfThere(this.#file(cid))) !== undefined
   }
 
-  async path(cid: string): Promise<string> {
+  async path(cid: string, { fresh = false }: PathOptions = {}): Promise<string> {
     assertBlobCid(cid)
     const path = this.#file(cid)
     const stats = await statIfThere(path)
     if (stats === undefined) throw new ModelError(`blob ${cid} is missing (${path}): pack the model again, or fetch the blob from a peer`)
-    if (this.#verified.get(cid) === fileState(stats)) return path
+    const state = fileState(stats)
+    if (!fresh && !this.#verified.has(cid) && (await this.#verifiedBefore.has(cid, stats))) this.#verified.set(cid, state)
+    if (!fresh && this.#verified.get(cid) === state) return path
     let verifying = this.#verifying.get(cid)
     if (verifying === undefined) {
       verifying = this.#verify(cid, path, stats).finally(() => this.#verifying.delete(cid))
@@ -198,6 +209,7 @@ class FileBlobStore implements BlobStore {
   async delete(cid: string): Promise<void> {
     assertBlobCid(cid)
     this.#verified.delete(cid)
+    await this.#verifiedBefore.delete(cid)
     await rm(this.#file(cid), { force: true })
   }
 
@@ -206,6 +218,7 @@ class FileBlobStore implements BlobStore {
     await hashFile(path, hash)
     if (blobCid(hash.digest()) === cid) {
       this.#verified.set(cid, fileState(before))
+      await this.#verifiedBefore.add(cid, before)
       return path
     }
     // Another process may have replaced the file by a good one meanwhile; that one is left alone.
@@ -307,11 +320,6 @@ async function writeChunk(chunk: Uint8Array, file: FileHandle): Promise<void> {
     const { bytesWritten } = await file.write(rest)
     rest = rest.subarray(bytesWritten)
   }
-}
-
-/** Changes whenever the file's content may have changed. */
-export function fileState(stats: Stats): string {
-  return `${stats.ino}:${stats.size}:${stats.mtimeMs}`
 }
 
 async function statIfThere(path: string): Promise<Stats | undefined> {

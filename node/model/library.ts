@@ -55,7 +55,7 @@ export async function openModel(store: BlobStore, nameOrCid: string): Promise<Mo
     throw new ModelMissingError(`this node does not have model ${nameOrCid}: its manifest is not in ${store.dir}; pack it again`)
   const content = await readSmallFile(await store.path(id), MODEL_LIMITS.manifestBytes)
   const manifest = parseManifest(parseJsonObject(content?.toString('utf8') ?? '', `manifest ${id}`), `manifest ${id}`)
-  return { id, manifest, blobPath: (cid) => store.path(cid) }
+  return { id, manifest, blobPath: (cid, options) => store.path(cid, options) }
 }
 
 /** Deletes blobs that no model of the store has. */

@@ -4,6 +4,9 @@ import { fileURLToPath } from 'node:url'
 import { withProcessSettings } from '../../node/process-environment.ts'
 import type { Workspace } from './workspace.ts'
 
+/** What load times are stated for. */
+export const LOAD_BYTES = 30e6
+
 /** What the processes of the engine bench are asked; each answers with numbers. */
 export type EngineRequest =
   /** Opens the model. */

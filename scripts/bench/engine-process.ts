@@ -7,11 +7,8 @@ import { picksOf } from '../../node/engine/picks.ts'
 import { createBlobStore } from '../../node/model/blob-store.ts'
 import { openModel } from '../../node/model/library.ts'
 import type { ShardEntry } from '../../node/model/manifest.ts'
-import { answerParent, tokenSource } from './engine-child.ts'
+import { answerParent, LOAD_BYTES, tokenSource } from './engine-child.ts'
 import type { EngineRequest } from './engine-child.ts'
-
-/** What load times are stated for. */
-const LOAD_BYTES = 30e6
 
 const [storeDir, name, seed] = process.argv.slice(2) as [string, string, string]
 const model = await openModel(createBlobStore({ dir: storeDir }), name)

@@ -14,7 +14,7 @@ import type { ModelPackage } from '../../node/model/package.ts'
 import type { DaemonProcess } from '../daemon-process.ts'
 import { benchMain, oneOf, wholeNumber } from './bench.ts'
 import type { Bench, BenchInit } from './bench.ts'
-import { startEngineChild } from './engine-child.ts'
+import { LOAD_BYTES, startEngineChild } from './engine-child.ts'
 import type { EngineChild } from './engine-child.ts'
 import { figure, ratios } from './figures.ts'
 import type { Figure } from './figures.ts'
@@ -37,7 +37,7 @@ const MIN_PREFILL_RATIO = 1.2
 const MIN_SWARM_RATIO = 0.8
 const MAX_RESIDENT_RATIO = 1.15
 const MAX_LOAD_MS = 50
-/** Until what passed through the heap while shards were opened has gone back to the system. */
+/** Until what is released has gone back to the system. */
 const REST_MS = 2_000
 
 export const engineBench: Bench<Flag> = {
@@ -125,8 +125,8 @@ async function speedFigures(
 
 /**
  * Daemons: one that has everything, against a gateway that hosts nothing and hosts that share the experts and have no trunk; one thread each.
- * What the hosts' processes take of memory: without shards, with them, and how much of it they give back and take again for the same shards
- * once they have served.
+ * How long taking up a shard takes in a daemon that has just started. What the hosts' processes take of memory: without shards, with them,
+ * and how much of it goes with the shards once they have served.
  */
 async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, model: ModelPackage): Promise<Figure[]> {
   const hostCount = wholeNumber(flags.hosts, 'hosts', 1)
@@ -144,11 +144,14 @@ async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, 
     shareOfHost(model.manifest, { host, hosts: hostCount, layout, replicas: 1 }),
   )
   const idle: number[] = []
+  const taken: number[] = []
   for (const [i, share] of shares.entries()) {
     const bootstrap = gateway.addresses.flatMap((address) => ['--bootstrap', address])
     const host = await start(`host-${i}`, 'none', ['--model', 'none', ...bootstrap])
     idle.push(await residentBytes(host.pid))
+    const startedAt = performance.now()
     await hold(host, name, hostFlag(share))
+    taken.push((performance.now() - startedAt) / (share.reduce((sum, shard) => sum + shard.bytes, 0) / LOAD_BYTES))
     hosts.push(host)
   }
   await waitUntilReady(gateway, { hosts: hostCount, replicas: 1 })
@@ -165,25 +168,21 @@ async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, 
   for (const [i, host] of hosts.entries()) await changeHoldings(host, 'release', { model: name, what: hostFlag(shares[i]!), force: true })
   await delay(REST_MS)
   const without = await Promise.all(hosts.map(({ pid }) => residentBytes(pid)))
-  for (const [i, host] of hosts.entries()) await hold(host, name, hostFlag(shares[i]!))
-  await waitUntilReady(gateway, { hosts: hostCount, replicas: 1 })
-  await complete(gateway, { model: name, prompt: String(seed), maxTokens: ANSWER_TOKENS })
-  await delay(REST_MS)
-  const again = await Promise.all(hosts.map(({ pid }) => residentBytes(pid)))
   const held = shares.map((share) => share.reduce((sum, shard) => sum + shard.bytes, 0))
   return [
     figure('decode, one daemon', 'tokens/s', decode.one),
     figure(`decode, ${hostCount} hosts`, 'tokens/s', decode.swarm),
     ...ratios('decode, swarm to one daemon', decode.swarm, decode.one, { atLeast: MIN_SWARM_RATIO }),
+    figure('take up a shard in a daemon: open, test, announce', 'ms/30 MB', taken),
     figure(
       'resident memory of a host process without shards',
       'MiB',
       idle.map((bytes) => bytes / 2 ** 20),
     ),
     figure(
-      'what its shards add once it has served, to their bytes',
+      'what its shards take of it once it has served, to their bytes',
       '×',
-      again.map((bytes, i) => (bytes - without[i]!) / held[i]!),
+      resident.map((bytes, i) => (bytes - without[i]!) / held[i]!),
       { atMost: MAX_RESIDENT_RATIO },
     ),
     figure(

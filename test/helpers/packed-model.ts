@@ -7,6 +7,7 @@ import { createBlobStore } from '../../node/model/blob-store.ts'
 import { packCheckpoint } from '../../node/model/pack.ts'
 import type { QuantKind } from '../../node/model/manifest.ts'
 import type { ModelPackage } from '../../node/model/package.ts'
+import { writeSyntheticCheckpoint } from '../../scripts/synthetic-checkpoint.ts'
 import { EMBER_CHECKPOINT, goldenCheckpoint } from './checkpoint.ts'
 
 /** Checkpoints that tests run: the embedded model, and random weights in test/golden. */
@@ -30,16 +31,38 @@ interface Teardown {
   after(fn: () => Promise<void>): void
 }
 
+interface TestQuant {
+  readonly kind: QuantKind
+  readonly block?: number
+}
+
 /** A model packed into a store of its own that goes away with the test. `dir`: the store's folder. */
 export async function packForTest(
   t: Teardown,
   name: CheckpointName,
-  quant: { readonly kind: QuantKind; readonly block?: number } = { kind: 'f32' },
+  quant: TestQuant = { kind: 'f32' },
+): Promise<{ readonly model: ModelPackage; readonly dir: string }> {
+  return await packFolderForTest(t, name === 'ember' ? EMBER_CHECKPOINT : goldenCheckpoint(name), quant)
+}
+
+/** A checkpoint of one layer of eight random experts that are larger than those of the checkpoints in test/golden. Its folder. */
+export async function wideCheckpoint(t: Teardown): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'skein-wide-'))
+  t.after(() => rm(dir, { recursive: true, force: true }))
+  const shape = { layers: 1, experts: 8, expertsPerToken: 2, hiddenSize: 576, expertSize: 320, heads: 4, vocabSize: 300, maxContext: 64 }
+  await writeSyntheticCheckpoint({ dir, ...shape })
+  return dir
+}
+
+export async function packFolderForTest(
+  t: Teardown,
+  checkpoint: string,
+  quant: TestQuant,
 ): Promise<{ readonly model: ModelPackage; readonly dir: string }> {
   const dir = await mkdtemp(join(tmpdir(), 'skein-packed-'))
   t.after(() => rm(dir, { recursive: true, force: true }))
   const model = await packCheckpoint({
-    dir: name === 'ember' ? EMBER_CHECKPOINT : goldenCheckpoint(name),
+    dir: checkpoint,
     store: createBlobStore({ dir }),
     quant: quant.kind,
     tokenizer: 'optional',

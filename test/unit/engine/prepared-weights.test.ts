@@ -64,6 +64,22 @@ test('prepared weights that were damaged are noticed and put away', async (t) =>
   await assert.rejects(stat(join(dir, 'prepared', name)), { code: 'ENOENT' })
 })
 
+test('where prepared weights and the blob differ, the blob is hashed again before it is believed', async (t) => {
+  const { model, dir } = await packForTest(t, 'random-olmoe', { kind: 'q4', block: 32 })
+  await runShards(t, model, 1)
+  const { cid } = shardsOf(model)[0]!
+  const path = await model.blobPath(cid)
+  const { size } = await stat(path)
+  await writeFile(path, Buffer.alloc(size, 0x11))
+  // As a store that remembers the hash as right, because the disk and not a program changed the file.
+  const asRemembered: ModelPackage = {
+    ...model,
+    blobPath: async (wanted, options) => (wanted === cid && options?.fresh !== true ? path : await model.blobPath(wanted, options)),
+  }
+  await assert.rejects(runShards(t, asRemembered, 1), { name: 'ModelError', message: new RegExp(`blob ${cid} is corrupt`) })
+  assert.equal((await readdir(dir)).includes(`${cid}.corrupt`), true)
+})
+
 test('prepared weights that were found right once are looked at again when they have changed', async (t) => {
   const { model, dir } = await packForTest(t, 'random-olmoe', { kind: 'q4', block: 32 })
   const warnings: string[] = []

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Experts } from '../../../node/engine/engine.ts'
+import type { ExpertJob, Experts } from '../../../node/engine/engine.ts'
 import { selfTest } from '../../../node/host/self-test.ts'
 import type { QuantKind } from '../../../node/model/manifest.ts'
-import { engineForTest, packForTest } from '../../helpers/packed-model.ts'
+import { engineForTest, packFolderForTest, packForTest, wideCheckpoint } from '../../helpers/packed-model.ts'
 import type { CheckpointName } from '../../helpers/packed-model.ts'
 
 const CASES: readonly (readonly [CheckpointName, QuantKind])[] = [
@@ -45,3 +45,34 @@ const FAULTS: Readonly<Record<string, (y: Float32Array) => Float32Array>> = {
   zero: (y) => y.map(() => 0),
   'not a number': (y) => y.map((value, i) => (i === 0 ? NaN : value)),
 }
+
+test('of experts too large to try whole a sample is tried', async (t) => {
+  const checkpoint = await wideCheckpoint(t)
+  for (const kind of ['f32', 'f16', 'q8', 'q4'] satisfies QuantKind[]) {
+    const { model } = await packFolderForTest(t, checkpoint, { kind })
+    const experts = await engineForTest(t).openExperts(model)
+    t.after(() => experts.close())
+    const shard = model.manifest.blobs.find((blob) => blob.role === 'experts')!
+    const { first, last } = shard
+    await experts.openShard(0, first)
+    const path = await model.blobPath(shard.cid)
+    const jobs: ExpertJob[] = []
+    const run = async (job: ExpertJob): Promise<Float32Array> => {
+      jobs.push(job)
+      return await experts.run(job)
+    }
+    await selfTest(model.manifest, { run }, shard, path)
+    const tried = jobs.map(({ x, pickExpert }) => [x.filter((value) => value !== 0).length, ...pickExpert])
+    assert.deepEqual(
+      tried,
+      [first, last].map((expert) => [256, expert]),
+    )
+    for (const [what, change] of Object.entries(FAULTS)) {
+      const wrong = { run: async (job: ExpertJob) => change(await experts.run(job)) }
+      await assert.rejects(selfTest(model.manifest, wrong, shard, path), { name: 'ModelError', message: /self-test/ }, `${kind} ${what}`)
+    }
+    const other = (job: ExpertJob): ExpertJob => ({ ...job, pickExpert: job.pickExpert.map((expert) => first + last - expert) })
+    const swapped = { run: async (job: ExpertJob) => await experts.run(other(job)) }
+    await assert.rejects(selfTest(model.manifest, swapped, shard, path), { name: 'ModelError', message: /self-test/ }, `${kind} swapped`)
+  }
+})

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
-import { readdir, readFile, utimes, writeFile } from 'node:fs/promises'
+import { readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { isBlobCid } from '../../../node/model/blob-cid.ts'
 import { createBlobStore } from '../../../node/model/blob-store.ts'
+import type { PathOptions } from '../../../node/model/blob-store.ts'
+import { fileState } from '../../../node/model/verified-blobs.ts'
 import { temporaryDir } from '../../helpers/temporary-dir.ts'
 
 /** sha-256 of "hello" as a CIDv1, raw, base32. */
@@ -62,6 +64,40 @@ test('checks again when a file changed after it was found good', async (t) => {
   await writeFile(join(dir, HELLO), 'jello')
   await utimes(join(dir, HELLO), 1, 1)
   await assert.rejects(store.path(HELLO), { name: 'ModelError', message: /corrupt/ })
+})
+
+test('remembers over restarts which files were found good, for a week', async (t) => {
+  const dir = await temporaryDir(t)
+  const { cid } = await createBlobStore({ dir }).write(chunks('x'.repeat(2 ** 20)))
+  const file = join(dir, cid)
+  const note = join(dir, 'verified', cid)
+  const pathInNewProcess = (options?: PathOptions): Promise<string> => createBlobStore({ dir }).path(cid, options)
+  await pathInNewProcess()
+  await assert.rejects(readFile(note), { code: 'ENOENT' }, 'the file had changed a moment before')
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 120_000 })
+  await pathInNewProcess()
+  assert.equal(await readFile(note, 'utf8'), fileState(await stat(file)))
+
+  const bad = Buffer.alloc(2 ** 20)
+  await writeFile(file, bad)
+  await assert.rejects(pathInNewProcess(), { name: 'ModelError', message: /corrupt/ }, 'the file has changed since')
+
+  // As a disk may change bits: the note is of the file as it is.
+  const changeSilently = async (): Promise<void> => {
+    await writeFile(file, bad)
+    await writeFile(note, fileState(await stat(file)))
+  }
+  await changeSilently()
+  assert.equal(await pathInNewProcess(), file)
+  await assert.rejects(pathInNewProcess({ fresh: true }), { name: 'ModelError', message: /corrupt/ }, 'asked to look')
+  await changeSilently()
+  await utimes(note, Date.now() / 1000 + 60, Date.now() / 1000 + 60)
+  await assert.rejects(pathInNewProcess(), { name: 'ModelError', message: /corrupt/ }, 'a note of the future')
+  await changeSilently()
+  t.mock.timers.tick(8 * 24 * 60 * 60 * 1000)
+  await assert.rejects(pathInNewProcess(), { name: 'ModelError', message: /corrupt/ }, 'a week later')
+  await createBlobStore({ dir }).delete(cid)
+  await assert.rejects(readFile(note), { code: 'ENOENT' })
 })
 
 test('keeps nothing of a blob with another hash, a failed source, too many bytes or an abort', async (t) => {
