@@ -198,7 +198,7 @@ export class LinkKeeper {
           const latencyMs = performance.now() - startedAt
           // The peer is reached over a better link by now, which is measured anew.
           if (links.get(peer) !== client) return
-          costs.succeeded(peer, { latencyUs: latencyMs * 1000, queueUs, computeUs, picks: 1 })
+          costs.probed(peer, { latencyUs: latencyMs * 1000, queueUs, computeUs, picks: 1 })
           times.push(latencyMs)
         }
         const median = times.sort((a, b) => a - b)[times.length >> 1]!

@@ -19,6 +19,7 @@ export interface HostCost {
 const RECENT_CALLS = 9
 /** First backoff of a host that failed, doubled with each failure in a row. */
 const BACKOFF_MS = 15_000
+/** Also how long after its last backoff the failures of a host are too old to count. */
 const MAX_BACKOFF_MS = 15 * 60_000
 /** False statements in a row that have no consequence beyond the experts they were about. */
 const FORGIVEN_CONTRADICTIONS = 2
@@ -73,7 +74,14 @@ export class CostModel {
     this.#rates = rates
   }
 
+  /** The host answered a call of a query: what it failed before is forgotten. */
   succeeded(peer: string, sample: CallSample): void {
+    this.probed(peer, sample)
+    this.forgive(peer)
+  }
+
+  /** The host answered a call that nobody needs: measured, but who answers those alone stays backed off. */
+  probed(peer: string, sample: CallSample): void {
     const host = this.#record(peer)
     const overheadUs = Math.max(0, sample.latencyUs - sample.queueUs - sample.computeUs)
     this.#witness?.answered(peer, sample.latencyUs, overheadUs)
@@ -84,9 +92,7 @@ export class CostModel {
     else host.overheadUs.add(overheadUs)
     host.queueUs.add(sample.queueUs)
     host.perPickUs.add(sample.computeUs / Math.max(1, sample.picks))
-    host.failures = 0
     host.contradictions = Math.max(0, host.contradictions - REDEMPTION)
-    host.backoffUntil = 0
     host.measuredAt = this.#now()
     host.succeeded++
   }
@@ -96,6 +102,7 @@ export class CostModel {
     const host = this.#record(peer)
     this.#witness?.failed(peer)
     host.failed++
+    if (this.#now() - host.backoffUntil > MAX_BACKOFF_MS) host.failures = 0
     host.backoffUntil = this.#now() + Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** host.failures)
     host.failures++
   }

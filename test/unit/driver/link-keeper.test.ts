@@ -94,3 +94,15 @@ test('a better link is measured at once, also while the old one still is, and by
   await first
   assert.ok(costs.counts('zoe').overheadUs! < 30_000, `${costs.counts('zoe').overheadUs}`)
 })
+
+test('a host that fails a query while it is probed stays backed off, however well it answers the probes', async () => {
+  const { keeper, costs, calls } = setUp({
+    ada: () => {
+      if (calls['ada'] === 2) costs.failed('ada')
+      return 1
+    },
+  })
+  await keeper.tick()
+  assert.ok(calls['ada']! > 2)
+  assert.equal(costs.backoffMs('ada'), 15_000)
+})

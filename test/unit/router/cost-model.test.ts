@@ -84,6 +84,24 @@ test('each failure in a row doubles the backoff, from 15 seconds up to 15 minute
   assert.equal(costs.backoffMs('stranger'), 0)
 })
 
+test('a probe measures a host but ends no backoff; failures are too old to count 15 minutes after the last one', () => {
+  const { costs, clock } = setUp()
+  for (const backoffMs of [15_000, 30_000]) {
+    costs.failed('a')
+    costs.probed('a', sample())
+    assert.equal(costs.backoffMs('a'), backoffMs)
+    assert.equal(costs.ageMs('a'), 0)
+    clock.nowMs += backoffMs
+    costs.probed('a', sample())
+  }
+  clock.nowMs += 900_000
+  costs.failed('a')
+  assert.equal(costs.backoffMs('a'), 60_000)
+  clock.nowMs += 60_000 + 900_001
+  costs.failed('a')
+  assert.equal(costs.backoffMs('a'), 15_000)
+})
+
 test('a busy host is left alone as long as it asks, but not for long, and does not end a backoff', () => {
   const { costs, clock } = setUp()
   costs.busy('a', 120)
