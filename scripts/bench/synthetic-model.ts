@@ -14,9 +14,11 @@ import { KeyStream } from './key-stream.ts'
 export interface SyntheticModelInit {
   readonly seed: number
   readonly layers: number
+  /** Weights of a block of q4: 32 (5 bits per weight), 64 (4.5) or 128 (4.25). */
+  readonly block?: number
 }
 
-const QUANT: Quant = Object.freeze({ kind: 'q4', block: 64 })
+const DEFAULT_BLOCK = 64
 /** Weights come out with a deviation of about 0.02, as trained ones have: codes are even over 16 steps, whose deviation is 4.6. */
 const SCALE = 0.0044
 const ROUTER_DEVIATION = 0.03
@@ -25,28 +27,30 @@ const CHUNK_BYTES = 1 << 20
 
 /**
  * Opens a q4 package in the shape of OLMoE-1B-7B (4 GB with 16 layers) with random weights, every expert's different; writes it into the
- * store first when it is not there. Same seed and layers, same bytes.
+ * store first when it is not there. Same seed, layers and block, same bytes.
  */
-export async function ensureSyntheticModel(store: BlobStore, { seed, layers }: SyntheticModelInit): Promise<ModelPackage> {
-  const name = `synthetic-olmoe-${layers}-${seed}`
+export async function ensureSyntheticModel(store: BlobStore, init: SyntheticModelInit): Promise<ModelPackage> {
+  const { seed, layers, block = DEFAULT_BLOCK } = init
+  const quant: Quant = { kind: 'q4', block }
+  const name = `synthetic-olmoe-${layers}-${seed}${block === DEFAULT_BLOCK ? '' : `-b${block}`}`
   const known = await findModelId(store, name)
   if (known !== undefined) return await openModel(store, known)
   const config = olmoe.readConfig(new HfConfig(configOf({ ...OLMOE_1B_7B, layers }), name), [])
   const write = async (part: string, layouts: readonly Layout[]): Promise<{ cid: string; bytes: number }> =>
     await store.write(randomBlob(`${seed}/${part}`, layouts))
   const blobs: BlobEntry[] = []
-  const embedding = embeddingLayout(config, QUANT)
+  const embedding = embeddingLayout(config, quant)
   blobs.push({ role: 'embedding', ...(await write('embedding', [embedding])), tensors: embedding.tensors })
-  const expert = expertLayout(config, QUANT)
+  const expert = expertLayout(config, quant)
   for (let layer = 0; layer < layers; layer++) {
-    const trunk = layerLayout(config, QUANT, layer)
+    const trunk = layerLayout(config, quant, layer)
     blobs.push({ role: 'layer', layer, ...(await write(`layer ${layer}`, [trunk])), tensors: trunk.tensors })
     for (const { first, last } of shardRanges(config.experts, expert.bytes)) {
       const layouts = Array.from({ length: last - first + 1 }, () => expert)
       blobs.push({ role: 'experts', layer, first, last, ...(await write(`shard ${layer}/${first}`, layouts)) })
     }
   }
-  const head = headLayout(config, QUANT)
+  const head = headLayout(config, quant)
   blobs.push({ role: 'head', ...(await write('head', [head])), tensors: head.tensors })
   const tokenizer = Buffer.from(JSON.stringify(tokenizerOf(config.vocabSize)))
   blobs.push({ role: 'tokenizer', name: 'tokenizer.json', ...(await store.write(single(tokenizer))) })
@@ -54,7 +58,7 @@ export async function ensureSyntheticModel(store: BlobStore, { seed, layers }: S
     format: 'skein-model/1',
     name,
     config,
-    quant: QUANT,
+    quant,
     expertLayout: { stride: expert.bytes, tensors: expert.tensors },
     blobs,
     generation: {},
