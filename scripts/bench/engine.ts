@@ -1,5 +1,5 @@
 /**
- * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (4.5 bits per weight): decode (of one sequence and of eight) and prefill of
+ * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (q4; 4.5 bits per weight in blocks of 64): decode (of one sequence and of eight) and prefill of
  * one process with one and two threads, of a swarm on loopback, memory and loading of shards; and llama.cpp on random weights of the same
  * shape, in turns with it.
  *
@@ -10,6 +10,7 @@ import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createBlobStore } from '../../node/model/blob-store.ts'
+import { BLOCKS } from '../../node/model/layout.ts'
 import type { ModelPackage } from '../../node/model/package.ts'
 import type { DaemonProcess } from '../daemon-process.ts'
 import { benchMain, oneOf, wholeNumber } from './bench.ts'
@@ -22,7 +23,7 @@ import { complete, daemonFlags, hostFlag, LAYOUTS, shareOfHost, waitUntilReady }
 import { ensureSyntheticGguf } from './synthetic-gguf.ts'
 import { ensureSyntheticModel } from './synthetic-model.ts'
 
-type Flag = 'dir' | 'layers' | 'rounds' | 'hosts' | 'layout' | 'llama' | 'threads'
+type Flag = 'dir' | 'layers' | 'block' | 'rounds' | 'hosts' | 'layout' | 'llama' | 'threads'
 type Init = BenchInit<Flag>
 
 const PROMPT_TOKENS = 128
@@ -42,13 +43,14 @@ const REST_MS = 2_000
 
 export const engineBench: Bench<Flag> = {
   name: 'engine',
-  defaults: { dir: '', layers: '16', rounds: '4', hosts: '4', layout: 'halves', llama: '', threads: '1,2' },
+  defaults: { dir: '', layers: '16', block: '64', rounds: '4', hosts: '4', layout: 'halves', llama: '', threads: '1,2' },
 
   async run(init) {
     const layers = wholeNumber(init.flags.layers, 'layers', 1)
     const dir = init.flags.dir === '' ? init.workspace.dir : resolve(init.flags.dir)
     const storeDir = join(dir, 'blobs')
-    const model = await ensureSyntheticModel(createBlobStore({ dir: storeDir }), { seed: init.seed, layers })
+    const block = Number(oneOf(init.flags.block, 'block', BLOCKS.map(String)))
+    const model = await ensureSyntheticModel(createBlobStore({ dir: storeDir }), { seed: init.seed, layers, block })
     const figures = await shardFigures(init, storeDir, model)
     for (const threads of init.flags.threads.split(',')) {
       figures.push(...(await speedFigures(init, { dir, storeDir, model, layers, threads: wholeNumber(threads, 'threads', 1) })))
