@@ -52,6 +52,8 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
   for (const demand of demands) {
     if (demand.holders.length === 0) throw new NoRouteError(layer, demand.expert, 'no live peer announces it')
   }
+  // Planned for each layer of each token: where there is nothing to choose, the rest of this would be a tenth of a driver's work.
+  if (demands.every(({ holders }) => holders.length === 1)) return demands.map(({ holders }) => holders[0]!)
   const base = tiedCosts(hosts, demands, seed)
   const explored = exploredHost(problem.exploreSeed ?? seed, base, demands)
   if (explored === null) return cheapestPlan(demands, hosts, base)
