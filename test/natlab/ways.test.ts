@@ -1,6 +1,6 @@
 /**
  * Each way to open a direct link, with the others switched off. `SKEIN_NATLAB_WAYS` (such as `webrtc`) chooses ways,
- * `SKEIN_NATLAB_PAIRS` (such as `full-sym,port-port`) other routers.
+ * `SKEIN_NATLAB_WAY_PAIRS` (such as `full-sym,sym-sym`) other routers.
  */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -10,7 +10,7 @@ import { missingRequirement } from '../../scripts/natlab/requirements.ts'
 import { openPairLab, PAIR_TIMEOUT_MS } from '../helpers/pair-lab.ts'
 
 const WAYS = process.env['SKEIN_NATLAB_WAYS']?.split(',') ?? PUNCH_WAYS
-const PAIRS = process.env['SKEIN_NATLAB_PAIRS']?.split(',') ?? ['port-port']
+const PAIRS = process.env['SKEIN_NATLAB_WAY_PAIRS']?.split(',') ?? ['port-port']
 const LINKS: Readonly<Record<string, string>> = { udp: 'quic', tcp: 'tcp', webrtc: 'webrtc' }
 /** Only the birthday trick of the UDP punch gets through these, and nothing through two symmetric routers. */
 const HARD = ['port-sym', 'sym-port']
