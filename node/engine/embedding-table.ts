@@ -23,9 +23,8 @@ export class EmbeddingTable {
     this.#file = openSync(source.path, 'r')
   }
 
-  /** Float32 rows of the tokens: [tokens, hidden]. */
-  rows(tokens: readonly number[]): Float32Array {
-    const out = new Float32Array(tokens.length * this.#width)
+  /** Writes the rows of the tokens: [tokens, hidden]. */
+  read(tokens: readonly number[], out: Float32Array): void {
     for (const [i, token] of tokens.entries()) {
       const bytes = this.#row.byteLength
       if (readSync(this.#file, this.#row, 0, bytes, this.#offset + token * bytes) !== bytes) {
@@ -34,7 +33,6 @@ export class EmbeddingTable {
       out.set(this.#numbers, i * this.#width)
     }
     if (this.#scale !== 1) for (let i = 0; i < out.length; i++) out[i]! *= this.#scale
-    return out
   }
 
   close(): void {

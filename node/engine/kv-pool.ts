@@ -1,6 +1,6 @@
-import { Tensor } from 'onnxruntime-node'
 import { BLOCK_TOKENS, KV_TYPE_BYTES } from './kv-shape.ts'
 import type { AttentionShape, KvType } from './kv-shape.ts'
+import { Operand } from './operands.ts'
 
 const MAX_CODE = Object.freeze({ q16: 32_767, q8: 127 })
 const SCALE_BYTES = 4
@@ -58,9 +58,9 @@ export class KvPool {
     for (const part of this.#parts) part.copy(from, to)
   }
 
-  /** Tensors over a run of blocks by the names of the attention graph's inputs, with `run` for its number. */
-  tensors(extent: Extent, run: number): [string, Tensor][] {
-    return this.#parts.flatMap((part) => part.tensors(extent, run))
+  /** A run of blocks by the names of the attention graph's inputs, with `run` for its number. */
+  operands(extent: Extent, run: number): [string, Operand][] {
+    return this.#parts.flatMap((part) => part.operands(extent, run))
   }
 }
 
@@ -70,7 +70,7 @@ interface Part {
   readonly width: number
 }
 
-type Numbers = Float32Array | Int16Array | Int8Array
+type Codes = Float32Array | Int16Array | Int8Array
 
 /** Blocks of one kind of vector, [heads, tokens, width] each. */
 class BlockStore {
@@ -129,11 +129,11 @@ class BlockStore {
     }
   }
 
-  tensors({ first, blocks }: Extent, run: number): [string, Tensor][] {
+  operands({ first, blocks }: Extent, run: number): [string, Operand][] {
     const { name, heads, width } = this.#part
-    const numbers = tensorOf(this.#view(first, blocks), [blocks, heads, BLOCK_TOKENS, width])
+    const numbers = new Operand(this.#view(first, blocks), [blocks, heads, BLOCK_TOKENS, width])
     if (!this.#isScaled) return [[`${name}${run}`, numbers]]
-    const scales = new Tensor('float32', this.#scaleView(first, blocks), [blocks, heads, 1, BLOCK_TOKENS])
+    const scales = new Operand(this.#scaleView(first, blocks), [blocks, heads, 1, BLOCK_TOKENS])
     return [
       [`${name}${run}`, numbers],
       [`${name}${run}_scale`, scales],
@@ -152,7 +152,7 @@ class BlockStore {
     return this.#scalesPerBlock * SCALE_BYTES
   }
 
-  #view(first: number, blocks: number): Numbers {
+  #view(first: number, blocks: number): Codes {
     const length = blocks * this.#numbersPerBlock
     const from = first * this.#blockBytes
     if (this.#type === 'q8') return new Int8Array(this.#numbers, from, length)
@@ -162,11 +162,6 @@ class BlockStore {
   #scaleView(first: number, blocks: number): Float32Array {
     return new Float32Array(this.#scales, first * this.#scaleBytes, blocks * this.#scalesPerBlock)
   }
-}
-
-function tensorOf(numbers: Numbers, shape: readonly number[]): Tensor {
-  if (numbers instanceof Int8Array) return new Tensor('int8', numbers, shape)
-  return numbers instanceof Int16Array ? new Tensor('int16', numbers, shape) : new Tensor('float32', numbers, shape)
 }
 
 /** The largest number maps to ±`maxCode`. */

@@ -1,11 +1,11 @@
-import { Tensor } from 'onnxruntime-node'
-import { freeMemory } from './free-memory.ts'
 import { attentionGraph } from './graph/attention-graph.ts'
 import { stepAttentionGraph } from './graph/step-attention-graph.ts'
 import type { Extent, KvPool } from './kv-pool.ts'
 import { BLOCK_TOKENS } from './kv-shape.ts'
 import type { AttentionShape, KvType } from './kv-shape.ts'
-import { Session } from './session.ts'
+import { Operand, Operands } from './operands.ts'
+import { openSession } from './session.ts'
+import type { Session } from './session.ts'
 import type { KvLayout, SessionThreads } from './worker-messages.ts'
 
 /** Sequences of one run. More of them gain nothing, and each number is a graph of its own. */
@@ -30,23 +30,41 @@ export interface AttentionRows {
 /** All rows of a pass. */
 export interface AttentionPass {
   readonly parts: readonly AttentionRows[]
+  /** [rows, heads * keyWidth]: of the layer that is attended to */
+  readonly queries: Float32Array
+  /** [rows, heads * valueWidth]: where it goes */
+  readonly attention: Float32Array
+  /** [heads]: of that layer, where the architecture has them */
+  readonly sinks: Operand | null
   /** Filled by the first layer of each window. */
   readonly plan: AttentionPlan
 }
 
-/** One run of an attention graph; the same for all layers of a shape. */
-interface Piece {
+/** Some rows that one run attends to, and what they see; the same for all layers of a shape. */
+interface Cut {
   /** First row of each of its sequences in the pass: one sequence, or several with a row each. */
   readonly firstRows: readonly number[]
   /** Of each sequence. */
   readonly rows: number
   /** Of the one sequence, or one of each of several. */
   readonly extents: readonly Extent[]
-  readonly mask: Tensor
+  readonly mask: Operand
+}
+
+/** One run of an attention graph: a cut with its rows of the pass's queries and attention, or copies of them where they lie apart. */
+interface Piece extends Cut {
+  readonly queries: Operand
+  readonly attention: Operand
+  readonly fetches: Operands
 }
 
 /** How the rows of a pass are cut into runs, by window (0 for none). */
 export type AttentionPlan = Map<number, readonly Piece[]>
+
+/** Frees what the plan's operands hold. */
+export function freePlan(plan: AttentionPlan): void {
+  for (const piece of [...plan.values()].flat()) for (const operand of [piece.queries, piece.attention, piece.mask]) operand.free()
+}
 
 /** Attention of the layers of one trunk. */
 export class WorkerAttention {
@@ -59,34 +77,27 @@ export class WorkerAttention {
     this.#threads = threads
   }
 
-  /**
-   * Attention of a pass whose keys and values are in the pool. `queries`: [rows of the pass, heads * keyWidth]; writes
-   * [rows of the pass, heads * valueWidth] into `into`.
-   */
-  run(
-    shape: AttentionShape,
-    pool: KvPool,
-    pass: AttentionPass,
-    inputs: { readonly queries: Float32Array; readonly sinks: Tensor | null },
-    into: Float32Array,
-  ): void {
+  /** Attention of a pass whose keys and values are in the pool. */
+  run(shape: AttentionShape, pool: KvPool, pass: AttentionPass): void {
     const queryWidth = shape.heads * shape.keyWidth
     const width = shape.heads * shape.valueWidth
     for (const piece of piecesOf(shape, pass)) {
-      const { firstRows, rows } = piece
-      const count = firstRows.length * rows
-      const feeds: Record<string, Tensor> = {
-        queries: new Tensor('float32', gatherRows(inputs.queries, firstRows, rows * queryWidth, queryWidth), [1, count, queryWidth]),
-        mask: piece.mask,
+      const { firstRows, queries, attention, mask } = piece
+      const isApart = firstRows.length > 1
+      if (isApart) {
+        for (const [i, row] of firstRows.entries()) {
+          queries.numbers.set(pass.queries.subarray(row * queryWidth, (row + 1) * queryWidth), i * queryWidth)
+        }
       }
-      if (inputs.sinks !== null) feeds['sink_scores'] = inputs.sinks
-      for (const [e, extent] of piece.extents.entries()) {
-        for (const [name, tensor] of pool.tensors(extent, e)) feeds[name] = tensor
+      const keysAndValues = piece.extents.flatMap((extent, e) => pool.operands(extent, e))
+      const feeds = { queries, mask, ...(pass.sinks !== null && { sink_scores: pass.sinks }), ...Object.fromEntries(keysAndValues) }
+      try {
+        this.#session(shape, piece).run(new Operands(feeds), piece.fetches)
+      } finally {
+        for (const [, operand] of keysAndValues) operand.free()
       }
-      const { attention } = this.#session(shape, piece).run(feeds)
-      const numbers = attention!.data as Float32Array
-      for (const [i, row] of firstRows.entries()) into.set(numbers.subarray(i * rows * width, (i + 1) * rows * width), row * width)
-      freeMemory(numbers)
+      if (isApart)
+        for (const [i, row] of firstRows.entries()) pass.attention.set(attention.numbers.subarray(i * width, (i + 1) * width), row * width)
     }
   }
 
@@ -95,54 +106,61 @@ export class WorkerAttention {
     this.#sessions.clear()
   }
 
-  #session(shape: AttentionShape, piece: Piece): Session {
+  #session(shape: AttentionShape, piece: Cut): Session {
     const { heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks } = shape
     const isStep = isStepOf(piece)
     const key = [heads, kvHeads, keyWidth, valueWidth, valuesAreKeys, scale, sinks, isStep, piece.extents.length].join(' ')
     let session = this.#sessions.get(key)
     if (session === undefined) {
       const makeGraph = isStep ? stepAttentionGraph : attentionGraph
-      session = new Session({ model: makeGraph(shape, this.#type, piece.extents.length), folder: '', threads: this.#threads })
+      session = openSession({ model: makeGraph(shape, this.#type, piece.extents.length), folder: '', threads: this.#threads })
       this.#sessions.set(key, session)
     }
     return session
   }
 }
 
-function isStepOf({ rows, firstRows, extents }: Piece): boolean {
+function isStepOf({ rows, firstRows, extents }: Cut): boolean {
   return rows === 1 && firstRows.length === extents.length
 }
 
-/** `numbers` of the given rows, `length` from each on; not copied where there is one. */
-function gatherRows(numbers: Float32Array, firstRows: readonly number[], length: number, width: number): Float32Array {
-  const start = firstRows[0]! * width
-  if (firstRows.length === 1) return numbers.subarray(start, start + length)
-  const gathered = new Float32Array(firstRows.length * length)
-  for (const [i, row] of firstRows.entries()) gathered.set(numbers.subarray(row * width, row * width + length), i * length)
-  return gathered
-}
-
-function piecesOf(shape: AttentionShape, { parts, plan }: AttentionPass): readonly Piece[] {
+function piecesOf(shape: AttentionShape, pass: AttentionPass): readonly Piece[] {
+  const { parts, plan } = pass
   const window = shape.window ?? 0
   let pieces = plan.get(window)
-  if (pieces === undefined) plan.set(window, (pieces = joinSteps(parts.flatMap((part) => cut(shape, part)))))
+  if (pieces === undefined) {
+    pieces = joinSteps(parts.flatMap((part) => cut(shape, part))).map((each) => pieceOf(shape, pass, each))
+    plan.set(window, pieces)
+  }
   return pieces
 }
 
+function pieceOf(shape: AttentionShape, pass: AttentionPass, part: Cut): Piece {
+  const { firstRows, rows } = part
+  const operandOf = (numbers: Float32Array, width: number): Operand => {
+    const start = firstRows[0]! * width
+    const own = firstRows.length === 1 ? numbers.subarray(start, start + rows * width) : new Float32Array(firstRows.length * width)
+    return new Operand(own, [1, firstRows.length * rows, width])
+  }
+  const queries = operandOf(pass.queries, shape.heads * shape.keyWidth)
+  const attention = operandOf(pass.attention, shape.heads * shape.valueWidth)
+  return { ...part, queries, attention, fetches: new Operands({ attention }) }
+}
+
 /** Puts sequences that go one step over as many blocks into one run. */
-function joinSteps(pieces: readonly Piece[]): Piece[] {
+function joinSteps(pieces: readonly Cut[]): Cut[] {
   const joined = pieces.filter((piece) => !isStepOf(piece))
   const byBlocks = Map.groupBy(pieces.filter(isStepOf), ({ extents }) => extents[0]!.blocks)
   for (const [blocks, steps] of byBlocks) {
     for (let from = 0; from < steps.length; from += MAX_SEQUENCES) {
       const some = steps.slice(from, from + MAX_SEQUENCES)
       const mask = new Float32Array(some.length * blocks * BLOCK_TOKENS)
-      for (const [i, step] of some.entries()) mask.set(step.mask.data as Float32Array, i * blocks * BLOCK_TOKENS)
+      for (const [i, step] of some.entries()) mask.set(step.mask.numbers, i * blocks * BLOCK_TOKENS)
       joined.push({
         firstRows: some.flatMap(({ firstRows }) => firstRows),
         rows: 1,
         extents: some.flatMap(({ extents }) => extents),
-        mask: new Tensor('float32', mask, [some.length, blocks, 1, 1, BLOCK_TOKENS]),
+        mask: new Operand(mask, [some.length, blocks, 1, 1, BLOCK_TOKENS]),
       })
     }
   }
@@ -150,10 +168,10 @@ function joinSteps(pieces: readonly Piece[]): Piece[] {
 }
 
 /** Cuts rows into runs of bounded memory; each reads only the blocks that its rows see. */
-function cut(shape: AttentionShape, { firstRow, rows, past, table }: AttentionRows): Piece[] {
+function cut(shape: AttentionShape, { firstRow, rows, past, table }: AttentionRows): Cut[] {
   const perRow = shape.heads * (past + rows) * FLOAT_BYTES
   const most = Math.max(MIN_ROWS, Math.floor(MAX_SCORE_BYTES / perRow))
-  const pieces: Piece[] = []
+  const pieces: Cut[] = []
   for (let from = 0; from < rows; from += most) {
     const count = Math.min(most, rows - from)
     const first = past + from
@@ -183,7 +201,7 @@ export function extentsOf(table: Int32Array): Extent[] {
 }
 
 /** [blocks, 1, 1, rows, BLOCK_TOKENS]: which positions each row sees. */
-function maskOf(first: number, rows: number, firstBlock: number, endBlock: number, window: number | null): Tensor {
+function maskOf(first: number, rows: number, firstBlock: number, endBlock: number, window: number | null): Operand {
   const mask = new Float32Array((endBlock - firstBlock) * rows * BLOCK_TOKENS)
   for (let block = firstBlock; block < endBlock; block++) {
     const base = block * BLOCK_TOKENS
@@ -195,5 +213,5 @@ function maskOf(first: number, rows: number, firstBlock: number, endBlock: numbe
       if (seenFrom > 0) mask.fill(-Infinity, at, at + Math.min(BLOCK_TOKENS, seenFrom))
     }
   }
-  return new Tensor('float32', mask, [endBlock - firstBlock, 1, 1, rows, BLOCK_TOKENS])
+  return new Operand(mask, [endBlock - firstBlock, 1, 1, rows, BLOCK_TOKENS])
 }

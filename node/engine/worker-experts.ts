@@ -1,16 +1,15 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { Tensor } from 'onnxruntime-node'
 import { weightedSum } from './combine.ts'
 import { freeMemory } from './free-memory.ts'
 import { jobMemory } from './job-memory.ts'
+import { Operand, Operands } from './operands.ts'
 import type { Picks } from './picks.ts'
-import { Session } from './session.ts'
+import { openSession } from './session.ts'
+import type { Session } from './session.ts'
 import type { ExpertRun, GraphSource } from './worker-messages.ts'
 
-/** Jobs of up to this many rows reuse their input tensor. */
+/** Runs of up to this many rows reuse their arrays. */
 const REUSED_ROWS = 16
-/** A graph with prepared weights has another output, which carries them. */
-const OUTPUTS = ['y']
 /** Whoever else needs the thread waits no longer than this and the run of one expert. */
 const TURN_MS = 2
 
@@ -22,12 +21,42 @@ interface LayerJob extends Omit<Picks, 'pickWeight'> {
   readonly x: Float32Array
 }
 
+/** What a run of an expert reads and writes: [rows, hidden] each. */
+class ExpertOperands {
+  readonly x: Float32Array
+  readonly y: Float32Array
+  readonly #operands: readonly Operand[]
+  readonly #feeds: Operands
+  readonly #fetches: Operands
+
+  constructor(rows: number, hidden: number) {
+    this.x = new Float32Array(rows * hidden)
+    this.y = new Float32Array(rows * hidden)
+    const [x, y] = [new Operand(this.x, [rows, hidden]), new Operand(this.y, [rows, hidden])]
+    this.#operands = [x, y]
+    this.#feeds = new Operands({ x })
+    this.#fetches = new Operands({ y })
+  }
+
+  run(session: Session): void {
+    session.run(this.#feeds, this.#fetches)
+  }
+
+  free(): void {
+    for (const operand of this.#operands) {
+      operand.free()
+      freeMemory(operand.numbers)
+    }
+  }
+}
+
 /** The experts of one model that this worker holds. */
 export class WorkerExperts {
   readonly #hidden: number
   /** By layer, then expert. */
   readonly #sessions: Map<number, Session>[] = []
-  readonly #inputs: { readonly numbers: Float32Array; readonly feeds: { readonly x: Tensor } }[] = []
+  /** By rows. */
+  readonly #reused: ExpertOperands[] = []
 
   /** Made once: it would take as long as a run does. */
   #checkInput = new Float32Array(0)
@@ -37,9 +66,8 @@ export class WorkerExperts {
   }
 
   open(layer: number, expert: number, source: GraphSource): void {
-    const session = new Session(source, OUTPUTS)
     const layerSessions = (this.#sessions[layer] ??= new Map())
-    layerSessions.set(expert, session)
+    layerSessions.set(expert, openSession(source))
   }
 
   closeExpert(layer: number, expert: number): void {
@@ -54,8 +82,12 @@ export class WorkerExperts {
     if (this.#checkInput.length < numbers) this.#checkInput = Float32Array.from({ length: numbers }, (_, i) => Math.sin(i))
     const session = this.#sessions[layer]?.get(expert)
     if (session === undefined) throw new Error(`expert ${expert} of layer ${layer} is not open`)
-    const { y } = session.run({ x: new Tensor('float32', this.#checkInput.subarray(0, numbers), [rows, this.#hidden]) })
-    return y!.data as Float32Array
+    const operands = this.#operands(rows)
+    operands.x.set(this.#checkInput.subarray(0, numbers))
+    operands.run(session)
+    const output = operands.y.slice()
+    this.#giveBack(operands, rows)
+    return output
   }
 
   /** Whether all of these experts can be run. */
@@ -94,12 +126,11 @@ export class WorkerExperts {
         await turn()
         turnedAt = performance.now()
       }
-      const input = this.#gather(job, first, end)
-      const { y } = session.run(input)
-      if (end - first > REUSED_ROWS) freeMemory(input.x.data as Float32Array)
-      const outputs = y!.data as Float32Array
-      take(first, end, outputs)
-      freeMemory(outputs)
+      const operands = this.#operands(end - first)
+      this.#gather(job, first, end, operands.x)
+      operands.run(session)
+      take(first, end, operands.y)
+      this.#giveBack(operands, end - first)
     }
   }
 
@@ -107,24 +138,23 @@ export class WorkerExperts {
     for (const layer of this.#sessions.splice(0)) {
       for (const session of layer?.values() ?? []) session.release()
     }
+    for (const operands of this.#reused.splice(0)) operands?.free()
   }
 
-  #gather({ x, pickRow }: LayerJob, first: number, end: number): { readonly x: Tensor } {
+  #gather({ x, pickRow }: LayerJob, first: number, end: number, into: Float32Array): void {
     const hidden = this.#hidden
-    const { numbers, feeds } = this.#input(end - first)
     for (let pick = first; pick < end; pick++) {
       const from = pickRow[pick]! * hidden
-      numbers.set(x.subarray(from, from + hidden), (pick - first) * hidden)
+      into.set(x.subarray(from, from + hidden), (pick - first) * hidden)
     }
-    return feeds
   }
 
-  #input(rows: number): { readonly numbers: Float32Array; readonly feeds: { readonly x: Tensor } } {
-    const reused = this.#inputs[rows]
-    if (reused !== undefined) return reused
-    const numbers = new Float32Array(rows * this.#hidden)
-    const input = { numbers, feeds: { x: new Tensor('float32', numbers, [rows, this.#hidden]) } }
-    if (rows <= REUSED_ROWS) this.#inputs[rows] = input
-    return input
+  #operands(rows: number): ExpertOperands {
+    return this.#reused[rows] ?? new ExpertOperands(rows, this.#hidden)
+  }
+
+  #giveBack(operands: ExpertOperands, rows: number): void {
+    if (rows <= REUSED_ROWS) this.#reused[rows] = operands
+    else operands.free()
   }
 }

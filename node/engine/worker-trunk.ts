@@ -1,4 +1,3 @@
-import { Tensor } from 'onnxruntime-node'
 import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 import { EmbeddingTable } from './embedding-table.ts'
@@ -6,14 +5,20 @@ import { freeMemory } from './free-memory.ts'
 import { KvPool } from './kv-pool.ts'
 import { attentionShape } from './kv-shape.ts'
 import type { AttentionShape } from './kv-shape.ts'
-import { passMemory, type PassMemory } from './pass-memory.ts'
+import { Operand, Operands } from './operands.ts'
+import { passMemory } from './pass-memory.ts'
+import { PassOperands } from './pass-operands.ts'
 import { picksOf } from './picks.ts'
 import { Rope } from './rope.ts'
-import { Session } from './session.ts'
-import { WorkerAttention } from './worker-attention.ts'
+import { openSession } from './session.ts'
+import type { Session } from './session.ts'
+import { freePlan, WorkerAttention } from './worker-attention.ts'
 import type { AttentionPass } from './worker-attention.ts'
 import type { WorkerExperts } from './worker-experts.ts'
 import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
+
+/** Passes of up to this many rows leave their arrays to the next. */
+const REUSED_ROWS = 16
 
 interface Layer {
   readonly before: Session
@@ -24,12 +29,9 @@ interface Layer {
 }
 
 interface RunningPass {
-  readonly memory: PassMemory
   readonly rows: number
+  readonly operands: PassOperands
   readonly attention: AttentionPass
-  /** Inputs that stay the same in all layers. */
-  readonly feeds: Readonly<Record<'moe' | 'cos' | 'sin', Tensor>>
-  h: Tensor
   /** What is left to do for the layer that was answered last. */
   rest: (() => void) | null
   /** Why it could not be done. */
@@ -45,6 +47,8 @@ export class WorkerTrunk {
   readonly #attention: WorkerAttention
   readonly #layers: Layer[] = []
   readonly #passes = new Map<number, RunningPass>()
+  /** By rows. */
+  readonly #reused = new Map<number, PassOperands>()
   #head: Session | null = null
 
   constructor(config: ModelConfig, embedding: EmbeddingSource, kv: KvLayout) {
@@ -62,50 +66,43 @@ export class WorkerTrunk {
   openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }): void {
     const shape = attentionShape(this.#config, layer)
     this.#layers[layer] = {
-      before: new Session(graphs.before),
-      after: new Session(graphs.after),
-      shared: graphs.shared === null ? null : new Session(graphs.shared),
+      before: openSession(graphs.before),
+      after: openSession(graphs.after),
+      shared: graphs.shared === null ? null : openSession(graphs.shared),
       shape,
       kv: new KvPool(shape, this.#kv.type, this.#kv.maxBlocks),
     }
   }
 
   openHead(source: GraphSource): void {
-    this.#head = new Session(source)
+    this.#head = openSession(source)
   }
 
   begin(pass: number, start: PassStart, memory: SharedArrayBuffer): void {
-    const { hiddenSize, rope } = this.#config
-    const half = rope.dim / 2
+    const half = this.#config.rope.dim / 2
     const tokens = start.segments.flatMap((segment) => segment.tokens)
     const rows = tokens.length
-    const views = passMemory(memory, this.#config, rows)
-    views.moe.fill(0)
-    views.expertUs.fill(0)
-    const cos = new Float32Array(rows * half)
-    const sin = new Float32Array(rows * half)
+    const operands = this.#operands(memory, rows)
+    operands.memory.moe.fill(0)
+    operands.memory.expertUs.fill(0)
+    this.#embedding.read(tokens, operands.h)
     let firstRow = 0
     let highest = 0
     const parts = start.segments.map(({ past, tokens: own, table }) => {
-      const rotations = this.#rope.rotations(past, own.length)
-      cos.set(rotations.cos, firstRow * half)
-      sin.set(rotations.sin, firstRow * half)
+      const { cos, sin } = this.#rope.rotations(past, own.length)
+      operands.cos.set(cos, firstRow * half)
+      operands.sin.set(sin, firstRow * half)
       for (const block of table) highest = Math.max(highest, block)
       const part = { firstRow, rows: own.length, past, table }
       firstRow += own.length
       return part
     })
     for (const { kv } of this.#layers) kv.grow(highest + 1)
+    const { queries, attention, sinks } = operands
     this.#passes.set(pass, {
-      memory: views,
       rows,
-      attention: { parts, plan: new Map() },
-      h: new Tensor('float32', this.#embedding.rows(tokens), [1, rows, hiddenSize]),
-      feeds: {
-        moe: new Tensor('float32', views.moe, [1, rows, hiddenSize]),
-        cos: new Tensor('float32', cos, [rows, half]),
-        sin: new Tensor('float32', sin, [rows, half]),
-      },
+      operands,
+      attention: { parts, queries, attention, sinks, plan: new Map() },
       rest: null,
       failure: null,
     })
@@ -117,38 +114,25 @@ export class WorkerTrunk {
    */
   attend(number: number, layer: number): void {
     const pass = this.#pass(number)
+    const { operands, attention } = pass
     const { before, after, shared, shape, kv } = this.#layers[layer]!
-    const out = before.run({ ...pass.feeds, h: pass.h })
-    const vectors = [out['new_k'], out['new_v']].flatMap((tensor) => (tensor === undefined ? [] : [tensor.data as Float32Array]))
-    const inputs = { queries: out['queries']!.data as Float32Array, sinks: out['sink_scores'] ?? null }
-    const attended = new Float32Array(pass.rows * shape.heads * shape.valueWidth)
-    for (const { table, past, rows, firstRow } of pass.attention.parts) kv.write(table, past, rows, vectors, firstRow)
-    this.#attention.run(shape, kv, pass.attention, inputs, attended)
-    const attention = new Tensor('float32', attended, [1, pass.rows, shape.heads * shape.valueWidth])
-    const { h2, x, weights, experts } = after.run({ h1: out['h1']!, attention })
-    free(pass.h, ...Object.values(out), attention)
-    pass.h = h2!
-    if (!isDense(this.#config, layer)) {
-      pass.memory.x.set(x!.data as Float32Array)
-      pass.memory.weights.set(weights!.data as Float32Array)
-      pass.memory.experts.set(experts!.data as Int32Array)
-    }
-    if (shared !== null) {
-      pass.rest = () => {
-        const { h3 } = shared.run({ x: x!, h2: h2! })
-        free(x, h2)
-        pass.h = h3!
-      }
-    } else free(x)
-    free(weights, experts)
+    before.run(operands.before.feeds, operands.before.fetches)
+    for (const { table, past, rows, firstRow } of attention.parts) kv.write(table, past, rows, operands.keysAndValues, firstRow)
+    this.#attention.run(shape, kv, attention)
+    const { feeds, fetches } = isDense(this.#config, layer) ? operands.afterDense : operands.after
+    after.run(feeds, fetches)
+    if (shared !== null) pass.rest = () => operands.addShared((ends) => shared.run(ends.feeds, ends.fetches))
     // Consumed into the residual stream: the caller may add the next layer's experts from zero.
-    pass.memory.moe.fill(0)
+    operands.memory.moe.fill(0)
   }
 
   /** Adds the experts that the router of the layer attended to last chose, and says so in the pass's memory; false when some are not here. */
   async addExperts(number: number, layer: number, experts: WorkerExperts): Promise<boolean> {
     if (isDense(this.#config, layer)) return true
-    const { memory, rows } = this.#pass(number)
+    const {
+      operands: { memory },
+      rows,
+    } = this.#pass(number)
     if (!experts.hasAll(layer, memory.experts)) return false
     this.finishLayer(number)
     const startedAt = performance.now()
@@ -179,23 +163,36 @@ export class WorkerTrunk {
 
   /** [rows, vocab] */
   logits(number: number, rows: readonly number[]): Float32Array {
-    const pass = this.#pass(number)
-    const { hiddenSize } = this.#config
-    const pick = (from: Float32Array): Tensor => {
+    const { operands } = this.#pass(number)
+    const { hiddenSize, vocabSize } = this.#config
+    const pick = (from: Float32Array): Operand => {
       const picked = new Float32Array(rows.length * hiddenSize)
       for (const [i, row] of rows.entries()) picked.set(from.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
-      return new Tensor('float32', picked, [1, rows.length, hiddenSize])
+      return new Operand(picked, [1, rows.length, hiddenSize])
     }
-    const feeds = { h: pick(pass.h.data as Float32Array), moe: pick(pass.memory.moe) }
-    const { logits } = this.#head!.run(feeds)
-    free(feeds.h, feeds.moe)
-    return logits!.data as Float32Array
+    const numbers = new Float32Array(rows.length * vocabSize)
+    const [h, moe] = [pick(operands.h), pick(operands.memory.moe)]
+    const logits = new Operand(numbers, [1, rows.length, vocabSize])
+    try {
+      this.#head!.run(new Operands({ h, moe }), new Operands({ logits }))
+    } finally {
+      for (const operand of [h, moe, logits]) operand.free()
+      for (const operand of [h, moe]) freeMemory(operand.numbers)
+    }
+    return numbers
   }
 
   endPass(number: number): void {
     const pass = this.#passes.get(number)
+    if (pass === undefined) return
     this.#passes.delete(number)
-    free(pass?.h)
+    freePlan(pass.attention.plan)
+    if (pass.rows > REUSED_ROWS) {
+      pass.operands.free()
+      return
+    }
+    this.#reused.get(pass.rows)?.free()
+    this.#reused.set(pass.rows, pass.operands)
   }
 
   /** Copies what all layers keep in a block. */
@@ -207,7 +204,9 @@ export class WorkerTrunk {
   }
 
   close(): void {
-    this.#passes.clear()
+    for (const number of this.#passes.keys()) this.endPass(number)
+    for (const operands of this.#reused.values()) operands.free()
+    this.#reused.clear()
     this.#embedding.close()
     for (const layer of this.#layers.splice(0)) {
       layer?.before.release()
@@ -219,14 +218,18 @@ export class WorkerTrunk {
     this.#head = null
   }
 
+  /** Those that the last pass of so many rows left, if it was in the same memory. */
+  #operands(memory: SharedArrayBuffer, rows: number): PassOperands {
+    const left = this.#reused.get(rows)
+    if (left?.memory.moe.buffer !== memory) return new PassOperands(this.#config, passMemory(memory, this.#config, rows), rows)
+    this.#reused.delete(rows)
+    return left
+  }
+
   #pass(pass: number): RunningPass {
     const running = this.#passes.get(pass)
     if (running === undefined) throw new Error('the pass has not begun or has ended')
     if (running.failure !== null) throw running.failure
     return running
   }
-}
-
-function free(...tensors: readonly (Tensor | undefined)[]): void {
-  for (const tensor of tensors) if (tensor !== undefined) freeMemory(tensor.data as Float32Array)
 }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Tensor } from 'onnxruntime-node'
 import { KvPool } from '../../../node/engine/kv-pool.ts'
 import { BLOCK_TOKENS, KV_TYPES } from '../../../node/engine/kv-shape.ts'
 import type { AttentionShape, KvType } from '../../../node/engine/kv-shape.ts'
 import { Xoshiro128 } from '../../../node/engine/random.ts'
-import { WorkerAttention } from '../../../node/engine/worker-attention.ts'
+import { Operand } from '../../../node/engine/operands.ts'
+import { freePlan, WorkerAttention } from '../../../node/engine/worker-attention.ts'
+import type { AttentionPlan, AttentionRows } from '../../../node/engine/worker-attention.ts'
 
 const SEED = 11
 const GROUPED: AttentionShape = {
@@ -76,6 +77,21 @@ function reference(shape: AttentionShape, { keys, values, queries, sinks }: Sequ
   return out
 }
 
+function attendTo(
+  attention: WorkerAttention,
+  shape: AttentionShape,
+  pool: KvPool,
+  parts: readonly AttentionRows[],
+  { queries, sinks: scores }: Sequence,
+  into: Float32Array,
+): void {
+  const sinks = shape.sinks ? new Operand(scores, [shape.heads]) : null
+  const plan: AttentionPlan = new Map()
+  attention.run(shape, pool, { parts, queries, attention: into, sinks, plan })
+  freePlan(plan)
+  sinks?.free()
+}
+
 async function attend(
   shape: AttentionShape,
   type: KvType,
@@ -91,8 +107,7 @@ async function attend(
     const vectors = shape.valuesAreKeys ? [sequence.keys] : [sequence.keys, sequence.values]
     pool.write(table, 0, past + rows, vectors, 0)
     const into = new Float32Array(rows * shape.heads * shape.valueWidth)
-    const sinks = shape.sinks ? new Tensor('float32', sequence.sinks, [shape.heads]) : null
-    attention.run(shape, pool, { parts: [{ firstRow: 0, rows, past, table }], plan: new Map() }, { queries: sequence.queries, sinks }, into)
+    attendTo(attention, shape, pool, [{ firstRow: 0, rows, past, table }], sequence, into)
     return into
   } finally {
     attention.close()
@@ -165,12 +180,10 @@ for (const [name, shape] of Object.entries(SHAPES)) {
         firstToken += past + rows
         return part
       })
-      const sinks = shape.sinks ? new Tensor('float32', all.sinks, [shape.heads]) : null
-      const inputs = { queries: all.queries, sinks }
       const together = new Float32Array(9 * shape.heads * shape.valueWidth)
       const alone = new Float32Array(together.length)
-      attention.run(shape, pool, { parts, plan: new Map() }, inputs, together)
-      for (const part of parts) attention.run(shape, pool, { parts: [part], plan: new Map() }, inputs, alone)
+      attendTo(attention, shape, pool, parts, all, together)
+      for (const part of parts) attendTo(attention, shape, pool, [part], all, alone)
       attention.close()
       assert.deepEqual(together, alone)
       assert.ok(together.every((value) => value !== 0))

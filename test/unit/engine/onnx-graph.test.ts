@@ -3,9 +3,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { Tensor } from 'onnxruntime-node'
 import { OnnxGraph } from '../../../node/engine/onnx-graph.ts'
-import { Session } from '../../../node/engine/session.ts'
+import { Operand, Operands } from '../../../node/engine/operands.ts'
+import { openSession } from '../../../node/engine/session.ts'
 
 test('writes the bytes that onnx.proto3 prescribes', () => {
   const graph = new OnnxGraph('g')
@@ -37,8 +37,11 @@ test('a graph with constants, attributes and an external weight runs', async (t)
   graph.constant('high', [], Float32Array.of(10))
   graph.node('Clip', ['product', 'low', 'high'], ['clipped'])
   graph.node('LeakyRelu', ['clipped'], ['y'], { alpha: { float: 0.5 } })
-  const session = new Session({ model: graph.toBytes(), folder })
-  const { y } = session.run({ x: new Tensor('float32', Float32Array.of(1, 1, 2, -1), [2, 2]) })
+  const session = openSession({ model: graph.toBytes(), folder })
+  const x = new Operand(Float32Array.of(1, 1, 2, -1), [2, 2])
+  const y = new Operand(new Float32Array(6), [2, 3])
+  session.run(new Operands({ x }), new Operands({ y }))
   session.release()
-  assert.deepEqual([...(y!.data as Float32Array)], [5, 7, 9, 0, 0, 0])
+  for (const operand of [x, y]) operand.free()
+  assert.deepEqual([...y.numbers], [5, 7, 9, 0, 0, 0])
 })
