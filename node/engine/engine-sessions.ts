@@ -85,7 +85,7 @@ export class EngineSessions {
         this.#trunks.delete(request.trunk)
         return null
       case 'open-experts':
-        this.#expertSets.set(request.experts, new WorkerExperts(request.hidden))
+        this.#expertSets.set(request.experts, new WorkerExperts(request.hidden, request.threads))
         return null
       case 'open-expert':
         this.#expertsOf(request.experts).open(request.layer, request.expert, request.source)

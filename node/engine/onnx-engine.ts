@@ -92,6 +92,7 @@ class OnnxEngine implements Engine {
       warn,
       provider: this.#provider,
       threads,
+      poolThreads: this.#init.threads,
     })
   }
 

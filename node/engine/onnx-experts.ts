@@ -13,6 +13,8 @@ import type { SharedBlocks } from './shared-blocks.ts'
 
 interface OnnxExpertsInit extends ShardLoaderInit {
   readonly blocks: SharedBlocks
+  /** How many all sessions share, where they do. */
+  readonly poolThreads: number
 }
 
 interface OpenShard {
@@ -37,7 +39,8 @@ export class OnnxExperts implements Experts {
     this.#loader = new ShardLoader(init)
     this.#hidden = config.hiddenSize
     this.#open = Array.from({ length: config.layers }, () => new Uint8Array(config.experts))
-    for (const lane of init.lanes) lane.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize })
+    const threads = init.threads === 'shared' ? init.poolThreads : 1
+    for (const lane of init.lanes) lane.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize, threads })
   }
 
   openShard(layer: number, first: number): Promise<void> {

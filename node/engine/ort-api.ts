@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 
-/** Of OrtApi that has been stable since onnxruntime 1.3; asked for at the version in which all of them exist. */
+/** Asked for at the version in which all of the functions exist. */
 const API_VERSION = 20
 /** ORT_LOGGING_LEVEL_ERROR: warnings about graph optimisation are of no use to who runs a node. */
 export const LOG_ERRORS_ONLY = 3
@@ -43,6 +43,10 @@ const FUNCTIONS = {
   addSessionConfigEntry: [130, 'void *OrtAddSessionConfigEntry(void *options, const char *key, const char *value)'],
   setGlobalIntraOpNumThreads: [147, 'void *OrtSetGlobalIntraOpNumThreads(void *options, int threads)'],
   setGlobalInterOpNumThreads: [148, 'void *OrtSetGlobalInterOpNumThreads(void *options, int threads)'],
+  runAsync: [
+    260,
+    'void *OrtRunAsync(void *session, void *options, void *inNames, void *inputs, size_t inCount, void *outNames, size_t outCount, void *outputs, void *callback, void *data)',
+  ],
   setGlobalSpinControl: [149, 'void *OrtSetGlobalSpinControl(void *options, int spins)'],
 } as const
 const SLOT_COUNT = 1 + Math.max(...Object.values(FUNCTIONS).map(([slot]) => slot))

@@ -5,6 +5,7 @@ import { listSupportedBackends } from 'onnxruntime-node'
 import type { InferenceSession } from 'onnxruntime-node'
 import type { Provider } from './device.ts'
 import { freeMemory } from './free-memory.ts'
+import type { NativeSemaphore } from './native-semaphore.ts'
 import type { Operands } from './operands.ts'
 import { LOG_ERRORS_ONLY, ortApi } from './ort-api.ts'
 import type { OrtApi, Pointer } from './ort-api.ts'
@@ -17,6 +18,11 @@ const OPTIMISE = { nothing: 0, all: 99 } as const
 export interface Session {
   /** Computes in this thread, `fetches` from `feeds`. Throws what onnxruntime says. */
   run(feeds: Operands, fetches: Operands): void
+  /**
+   * Has one of the other threads that sessions share compute and count up `done` at the end, whether or not it went well. Nothing that was
+   * given may be freed before. Null where that can't be had.
+   */
+  readonly runElsewhere: ((feeds: Operands, fetches: Operands, done: NativeSemaphore) => void) | null
   release(): void
 }
 
@@ -56,6 +62,14 @@ class NativeSession implements Session {
     api.check(api.run(this.#session, null, from.names, from.values, from.values.length, to.names, to.values.length, to.values))
   }
 
+  runElsewhere(feeds: Operands, fetches: Operands, { post, memory }: NativeSemaphore): void {
+    const api = this.#api
+    const from = feeds.nativeOf(api)
+    const to = fetches.nativeOf(api)
+    const lengths = [from.values.length, to.values.length] as const
+    api.check(api.runAsync(this.#session, null, from.names, from.values, lengths[0], to.names, lengths[1], to.values, post, memory))
+  }
+
   release(): void {
     this.#api.releaseSession(this.#session)
   }
@@ -63,6 +77,7 @@ class NativeSession implements Session {
 
 /** Over what the package's own class calls; that class lets the event loop turn before each run and looks at all arguments, another 19 µs. */
 class PackageSession implements Session {
+  readonly runElsewhere = null
   readonly #native: Binding.InferenceSession
 
   constructor(source: GraphSource) {

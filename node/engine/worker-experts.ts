@@ -2,6 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { weightedSum } from './combine.ts'
 import { freeMemory } from './free-memory.ts'
 import { jobMemory } from './job-memory.ts'
+import { NativeSemaphore } from './native-semaphore.ts'
 import { Operand, Operands } from './operands.ts'
 import type { Picks } from './picks.ts'
 import { openSession } from './session.ts'
@@ -10,6 +11,8 @@ import type { ExpertRun, GraphSource } from './worker-messages.ts'
 
 /** Runs of up to this many rows reuse their arrays. */
 const REUSED_ROWS = 16
+/** A thread that waits for the others would rather share its operators with them than have fewer experts to itself. */
+const EXPERTS_PER_THREAD = 2
 /** Whoever else needs the thread waits no longer than this and the run of one expert. */
 const TURN_MS = 2
 
@@ -20,6 +23,9 @@ interface LayerJob extends Omit<Picks, 'pickWeight'> {
   /** [rows, hidden] */
   readonly x: Float32Array
 }
+
+/** Gets the outputs of the picks from `first` to `end`, and must not keep them. */
+type TakeOutputs = (first: number, end: number, outputs: Float32Array) => void
 
 /** What a run of an expert reads and writes: [rows, hidden] each. */
 class ExpertOperands {
@@ -42,6 +48,17 @@ class ExpertOperands {
     session.run(this.#feeds, this.#fetches)
   }
 
+  /** What `y` then holds is known once `done` is counted up: {@link finish}. */
+  runElsewhere(session: Session, done: NativeSemaphore): void {
+    this.y[0] = Number.NaN
+    session.runElsewhere!(this.#feeds, this.#fetches, done)
+  }
+
+  /** Nobody says why a run elsewhere went wrong: it is done again here. */
+  finish(session: Session): void {
+    if (Number.isNaN(this.y[0])) this.run(session)
+  }
+
   free(): void {
     for (const operand of this.#operands) {
       operand.free()
@@ -53,16 +70,24 @@ class ExpertOperands {
 /** The experts of one model that this worker holds. */
 export class WorkerExperts {
   readonly #hidden: number
+  /** That compute, this one included. */
+  readonly #threads: number
+  readonly #done: NativeSemaphore | null
   /** By layer, then expert. */
   readonly #sessions: Map<number, Session>[] = []
   /** By rows. */
   readonly #reused: ExpertOperands[] = []
+  /** Of experts that compute one row at the same time. */
+  readonly #together: ExpertOperands[] = []
 
   /** Made once: it would take as long as a run does. */
   #checkInput = new Float32Array(0)
 
-  constructor(hidden: number) {
+  /** `threads`: how many all sessions share, 1 where they don't. */
+  constructor(hidden: number, threads: number) {
     this.#hidden = hidden
+    this.#threads = threads
+    this.#done = threads > 1 ? NativeSemaphore.create() : null
   }
 
   open(layer: number, expert: number, source: GraphSource): void {
@@ -111,11 +136,12 @@ export class WorkerExperts {
     })
   }
 
-  /** Runs expert after expert; `take` gets the outputs of the picks from `first` to `end`, and must not keep them. */
-  async #run(job: LayerJob, take: (first: number, end: number, outputs: Float32Array) => void): Promise<void> {
+  /** Runs expert after expert, or those of one row together. */
+  async #run(job: LayerJob, take: TakeOutputs): Promise<void> {
     const sessions = this.#sessions[job.layer]
     if (sessions === undefined) return
     const { pickExpert } = job
+    if (job.rows === 1 && pickExpert.length >= EXPERTS_PER_THREAD * this.#threads && this.#runTogether(job, sessions, take)) return
     let turnedAt = performance.now()
     for (let first = 0, end = 0; first < pickExpert.length; first = end) {
       const expert = pickExpert[first]!
@@ -134,11 +160,41 @@ export class WorkerExperts {
     }
   }
 
+  /**
+   * One row's experts, each computed by one thread, as many by each: the parts of their operators need not wait for each other.
+   * False when they can't be.
+   */
+  #runTogether({ x, pickExpert }: LayerJob, layer: ReadonlyMap<number, Session>, take: TakeOutputs): boolean {
+    const done = this.#done
+    const sessions = Array.from(pickExpert, (expert) => layer.get(expert))
+    if (done === null || !sessions.every((session) => session !== undefined && session.runElsewhere !== null)) return false
+    const operands = sessions.map((_, i) => (this.#together[i] ??= new ExpertOperands(1, this.#hidden)))
+    const own = Math.ceil(sessions.length / this.#threads)
+    let begun = 0
+    try {
+      for (const [i, each] of operands.entries()) {
+        each.x.set(x)
+        if (i >= own) {
+          each.runElsewhere(sessions[i]!, done)
+          begun++
+        }
+      }
+      for (let i = 0; i < own; i++) operands[i]!.run(sessions[i]!)
+    } finally {
+      done.waitFor(begun)
+    }
+    for (const [i, each] of operands.entries()) {
+      if (i >= own) each.finish(sessions[i]!)
+      take(i, i + 1, each.y)
+    }
+    return true
+  }
+
   close(): void {
     for (const layer of this.#sessions.splice(0)) {
       for (const session of layer?.values() ?? []) session.release()
     }
-    for (const operands of this.#reused.splice(0)) operands?.free()
+    for (const operands of [...this.#reused.splice(0), ...this.#together.splice(0)]) operands?.free()
   }
 
   #gather({ x, pickRow }: LayerJob, first: number, end: number, into: Float32Array): void {

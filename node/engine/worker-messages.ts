@@ -93,7 +93,8 @@ export type WorkerRequest =
   | { readonly op: 'logits'; readonly trunk: number; readonly pass: number; readonly rows: readonly number[] }
   | { readonly op: 'end-pass'; readonly trunk: number; readonly pass: number }
   | { readonly op: 'copy-block'; readonly trunk: number; readonly from: number; readonly to: number }
-  | { readonly op: 'open-experts'; readonly experts: number; readonly hidden: number }
+  /** `threads`: how many all sessions share, 1 where they don't. */
+  | { readonly op: 'open-experts'; readonly experts: number; readonly hidden: number; readonly threads: number }
   | {
       readonly op: 'open-expert'
       readonly experts: number

@@ -1,0 +1,70 @@
+import { createRequire } from 'node:module'
+import type { Pointer } from './ort-api.ts'
+
+/** What is used of koffi, which calls functions of shared libraries. */
+interface Koffi {
+  load(path: string): { func(declaration: string): NativeFunction }
+}
+type NativeFunction = (...args: unknown[]) => unknown
+
+interface Functions {
+  readonly tryWait: NativeFunction
+  readonly wait: NativeFunction
+  readonly init: NativeFunction
+  /** Address of sem_post. */
+  readonly post: Pointer
+}
+
+/** At least sizeof(sem_t), of glibc on all its machines 32. */
+const SEMAPHORE_BYTES = 64
+/** Waking a thread takes as long as this many looks. */
+const LOOKS = 200
+
+let functions: Functions | null | undefined
+
+/** A POSIX semaphore: what native code counts up, and this thread waits for. */
+export class NativeSemaphore {
+  readonly #functions: Functions
+  readonly memory = new Uint8Array(new SharedArrayBuffer(SEMAPHORE_BYTES))
+
+  private constructor(own: Functions) {
+    this.#functions = own
+    own.init(this.memory, 0, 0)
+  }
+
+  /** Null where the C library is not glibc, or koffi is not installed. */
+  static create(): NativeSemaphore | null {
+    if (functions === undefined) functions = load()
+    return functions === null ? null : new NativeSemaphore(functions)
+  }
+
+  /** Address of a function that counts up the semaphore at the address it is given first. */
+  get post(): Pointer {
+    return this.#functions.post
+  }
+
+  /** Blocks the thread until it has been counted up so many times since the last call. */
+  waitFor(count: number): void {
+    for (let seen = 0, looks = 0; seen < count;) {
+      if (this.#functions.tryWait(this.memory) === 0 || (++looks > LOOKS && this.#functions.wait(this.memory) === 0)) seen++
+    }
+  }
+}
+
+function load(): Functions | null {
+  if (process.platform !== 'linux') return null
+  try {
+    const koffi = createRequire(import.meta.url)('koffi') as Koffi
+    const library = koffi.load('libc.so.6')
+    const post = library.func('void *dlsym(void *library, const char *name)')(null, 'sem_post') as Pointer | null
+    if (post === null) return null
+    return {
+      tryWait: library.func('int sem_trywait(void *semaphore)'),
+      wait: library.func('int sem_wait(void *semaphore)'),
+      init: library.func('int sem_init(void *semaphore, int shared, unsigned int value)'),
+      post,
+    }
+  } catch {
+    return null
+  }
+}
