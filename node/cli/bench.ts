@@ -13,7 +13,7 @@ import type { Variant, VariantReport } from '../quant-bench/quant-bench.ts'
 import { routingCommand } from './bench-routing.ts'
 import { table } from './table.ts'
 
-const DEFAULT_VARIANTS = 'f16,q8,q4:32,q4:64,q4:128,q4:32+trunk-q8,q4+trunk-q8,f32+kv-q16,f32+kv-q8'
+const DEFAULT_VARIANTS = 'f16,q8,q4:32,q4:64,q4:128,q4:64+trunk-q8,q4+trunk-q8,f32+kv-q16,f32+kv-q8'
 const MAX_TOKENS = 1_000_000
 
 interface QuantFlags {
@@ -34,7 +34,7 @@ export function benchCommand(): Command {
     .option('--seed <n>', "of the model's own writing", '1')
     .option(
       '--variants <list>',
-      'f16, q8 or q4, with :block for another than 64, +trunk-q8 for a trunk in 8 bits, +kv-q16 and +kv-q8 for keys and values; pack makes q4+trunk-q8 unless told otherwise',
+      'f16, q8 or q4, with :block for another than 128, +trunk-q8 for a trunk in 8 bits, +kv-q16 and +kv-q8 for keys and values; pack makes q4+trunk-q8 unless told otherwise',
       DEFAULT_VARIANTS,
     )
     .option('--json <file>', 'also write the figures there')

@@ -17,7 +17,7 @@ import { writeBlobs } from './pack-pool.ts'
 import type { ModelPackage } from './package.ts'
 import { MODEL_NAME, parseManifest } from './validate-manifest.ts'
 
-export const DEFAULTS = Object.freeze({ block: 64 })
+export const DEFAULTS = Object.freeze({ block: 128 })
 
 /** Bytes of the checkpoint's weights that are packed, those of an earlier run included, and in all. */
 export interface PackProgress {

@@ -43,7 +43,7 @@ const REST_MS = 2_000
 
 export const engineBench: Bench<Flag> = {
   name: 'engine',
-  defaults: { dir: '', layers: '16', block: '64', rounds: '4', hosts: '4', layout: 'halves', llama: '', threads: '1,2' },
+  defaults: { dir: '', layers: '16', block: '128', rounds: '4', hosts: '4', layout: 'halves', llama: '', threads: '1,2' },
 
   async run(init) {
     const layers = wholeNumber(init.flags.layers, 'layers', 1)

@@ -18,7 +18,7 @@ export interface SyntheticModelInit {
   readonly block?: number
 }
 
-const DEFAULT_BLOCK = 64
+const DEFAULT_BLOCK = 128
 /** Weights come out with a deviation of about 0.02, as trained ones have: codes are even over 16 steps, whose deviation is 4.6. */
 const SCALE = 0.0044
 const ROUTER_DEVIATION = 0.03
@@ -32,7 +32,7 @@ const CHUNK_BYTES = 1 << 20
 export async function ensureSyntheticModel(store: BlobStore, init: SyntheticModelInit): Promise<ModelPackage> {
   const { seed, layers, block = DEFAULT_BLOCK } = init
   const quant: Quant = { kind: 'q4', block }
-  const name = `synthetic-olmoe-${layers}-${seed}${block === DEFAULT_BLOCK ? '' : `-b${block}`}`
+  const name = `synthetic-olmoe-${layers}-${seed}-b${block}`
   const known = await findModelId(store, name)
   if (known !== undefined) return await openModel(store, known)
   const config = olmoe.readConfig(new HfConfig(configOf({ ...OLMOE_1B_7B, layers }), name), [])

@@ -26,7 +26,7 @@ test('variants are read as they are written', () => {
   ]) {
     assert.equal(variantName(parseVariant(name)), name)
   }
-  assert.equal(variantName(parseVariant(' q4 ')), 'q4:64')
+  assert.equal(variantName(parseVariant(' q4 ')), 'q4:128')
   for (const name of ['', 'q5', 'q4:48', 'f16:64', 'q8+trunk-q8', 'f32+trunk-q8', 'q4+kv-q4', 'q4:', 'q4+kv-q8+trunk-q8']) {
     assert.throws(() => parseVariant(name), { name: 'ConfigError', message: /use f32, f16, q8 or q4/ })
   }
@@ -59,7 +59,7 @@ test('skein bench quant prints a table for a text and writes JSON', async (t) =>
   const args = [MAIN, 'bench', 'quant', 'ember', '--text', text, '--tokens', '60', '--variants', 'q8', '--json', json]
   const { stdout } = await run(process.execPath, args)
   assert.match(stdout, /^ember on \d+ tokens of .*text\.txt; perplexity with f32 weights [\d.]+\nWEIGHTS +SIZE +LOGIT ERROR/)
-  assert.match(stdout, /\nq8:64 .* MB .* % ± .* %\n$/)
+  assert.match(stdout, /\nq8:128 .* MB .* % ± .* %\n$/)
   const report = JSON.parse(await readFile(json, 'utf8')) as { variants: { klNats: number }[] }
   assert.ok(report.variants[0]!.klNats > 0)
   await assert.rejects(run(process.execPath, [MAIN, 'bench', 'quant', 'ember', '--text', join(dir, 'none')]), /--text .* can't be read/)
