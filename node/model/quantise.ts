@@ -20,7 +20,7 @@ export interface Quantised {
 
 /**
  * Quantises `weights` [rows, inputs], row-major. The last block of a row is padded with zeros where `block` does not divide `inputs`.
- * The error of a weight is at most half its block's scale (q8) or one scale (q4, at the end opposite to the block's largest weight).
+ * The error of a weight is at most half its block's scale in 8 bits; in 4 it may be some scales for the largest weights of a block.
  */
 export function quantise(weights: Float32Array, rows: number, inputs: number, bits: Bits, block: number): Quantised {
   const blocks = Math.ceil(inputs / block)

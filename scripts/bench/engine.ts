@@ -1,5 +1,5 @@
 /**
- * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (q4; 4.5 bits per weight in blocks of 64): decode (of one sequence and of eight) and prefill of
+ * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (q4; 4.25 bits per weight in blocks of 128): decode (of one sequence and of eight) and prefill of
  * one process with one and two threads, of a swarm on loopback, memory and loading of shards; and llama.cpp on random weights of the same
  * shape, in turns with it.
  *
