@@ -86,6 +86,7 @@ precisionSuite(NAMES, [
   { quant: { kind: 'f16', block: 0 }, rms: 2e-3, missed: 0 },
   { quant: { kind: 'q8', block: 32 }, rms: 0.1, missed: 0.15 },
   { quant: { kind: 'q8', block: 64 }, rms: 0.1, missed: 0.15 },
+  { quant: { kind: 'q8', block: 128 }, rms: 0.1, missed: 0.15 },
   { quant: { kind: 'q4', block: 32 }, rms: 0.5, missed: 0.5 },
   { quant: { kind: 'q4', block: 64 }, rms: 0.5, missed: 0.5 },
   { quant: { kind: 'q4', block: 128 }, rms: 0.5, missed: 0.5 },
