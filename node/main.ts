@@ -1,6 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import { MeshError } from '../protocols/wire/errors.ts'
-import { tuneV8 } from './process-environment.ts'
+import { collectWithoutHelpers } from './process-environment.ts'
 import { VERSION } from './version.ts'
 
 /** A command line that can't be understood. */
@@ -25,7 +25,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   pack: async () => (await import('./cli/pack.ts')).packCommand(),
 }
 
-tuneV8()
+collectWithoutHelpers()
 
 const program = new Command('skein')
   .description('Run mixture-of-experts language models across many machines, expert by expert.')
