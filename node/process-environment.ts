@@ -49,23 +49,3 @@ export function restartWithProcessSettings(): void {
 export function collectWithoutHelpers(): void {
   setFlagsFromString('--no-parallel-scavenge')
 }
-
-/**
- * V8's thresholds before it optimises a function: a sixth to a tenth of its own. What a node does for a query it does once per layer and
- * token, so that V8's own (3,000 calls, later if types were still changing) are reached after some 200 tokens, and what is not optimised
- * runs from caches that the weights have emptied. A token of OLMoE-1B-7B over 4 hosts takes 10 % less time.
- */
-const EARLY_OPTIMISATION = [
-  '--invocation-count-for-maglev=50',
-  '--invocation-count-for-turbofan=300',
-  '--minimum-invocations-after-ic-update=50',
-]
-/** While a node starts nearly all code is new: with these thresholds from the beginning four nodes on two cores answered 3 s later. */
-const AFTER_START_MS = 20_000
-
-/** Has V8 optimise earlier than it would, from some time after now on, when the node has started. */
-export function optimiseEarlySoon(): void {
-  setTimeout(() => {
-    for (const flag of EARLY_OPTIMISATION) setFlagsFromString(flag)
-  }, AFTER_START_MS).unref()
-}

@@ -1,7 +1,6 @@
 import { Command } from 'commander'
 import { loadConfig } from '../config.ts'
 import { startNode } from '../node.ts'
-import { optimiseEarlySoon } from '../process-environment.ts'
 import { SETTINGS } from '../settings.ts'
 import { onStopSignal } from './stop-signals.ts'
 
@@ -29,7 +28,6 @@ export function upCommand(): Command {
       },
     )
     const node = await startNode(config, starting.signal)
-    optimiseEarlySoon()
     const { models } = node.status()
     console.log(`peer       ${node.peer}`)
     for (const address of node.addresses) console.log(`listening  ${address}`)
