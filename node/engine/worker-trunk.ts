@@ -19,6 +19,8 @@ import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker
 
 /** Passes of up to this many rows leave their arrays to the next. */
 const REUSED_ROWS = 16
+/** Numbers of rows of which arrays are kept: queries that are answered together go in two passes by turns. */
+const KEPT_SETS = 2
 
 interface Layer {
   readonly before: Session
@@ -47,7 +49,7 @@ export class WorkerTrunk {
   readonly #attention: WorkerAttention
   readonly #layers: Layer[] = []
   readonly #passes = new Map<number, RunningPass>()
-  /** By rows. */
+  /** By rows, least recently used first. */
   readonly #reused = new Map<number, PassOperands>()
   #head: Session | null = null
 
@@ -192,7 +194,13 @@ export class WorkerTrunk {
       return
     }
     this.#reused.get(pass.rows)?.free()
+    this.#reused.delete(pass.rows)
     this.#reused.set(pass.rows, pass.operands)
+    for (const [rows, operands] of this.#reused) {
+      if (this.#reused.size <= KEPT_SETS) break
+      this.#reused.delete(rows)
+      operands.free()
+    }
   }
 
   /** Copies what all layers keep in a block. */
