@@ -1,26 +1,26 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import type { BlockRef, WorkerRequest } from './worker-messages.ts'
-import { WorkerExperts } from './worker-experts.ts'
+import { ExpertSessions } from './expert-sessions.ts'
+import type { BlockRef, WorkerRequest, WorkerResult } from './worker-messages.ts'
 import { WorkerTrunk } from './worker-trunk.ts'
 
 interface Waiting {
   readonly request: WorkerRequest
-  readonly resolve: (result: Float32Array | null) => void
+  readonly resolve: (result: WorkerResult) => void
   readonly reject: (error: unknown) => void
 }
 
 type AdvanceRequest = Extract<WorkerRequest, { op: 'advance' }>
 
-/** The sessions of one lane of the engine, and what is done with them: one request after the other, in order. */
+/** The sessions of one thread of the engine, and what is done with them: one request after the other, in order. */
 export class EngineSessions {
   readonly #trunks = new Map<number, WorkerTrunk>()
-  readonly #expertSets = new Map<number, WorkerExperts>()
+  readonly #expertSets = new Map<number, ExpertSessions>()
   readonly #blocks = new Map<number, SharedArrayBuffer>()
   readonly #queue: Waiting[] = []
   #busy = false
 
-  /** Resolves with numbers when they were asked for (logits, a check), else with null. */
-  handle(request: WorkerRequest): Promise<Float32Array | null> {
+  /** Resolves with numbers when they were asked for (logits, a check, pointers), else with null. */
+  handle(request: WorkerRequest): Promise<WorkerResult> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ request, resolve, reject })
       if (!this.#busy) void this.#drain()
@@ -32,7 +32,7 @@ export class EngineSessions {
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       try {
         const result = await this.#handle(next.request)
-        if (result === null || result instanceof Float32Array) next.resolve(result)
+        if (result === null || ArrayBuffer.isView(result)) next.resolve(result)
         else this.#queue.push({ ...next, request: result })
       } catch (error) {
         next.reject(error)
@@ -50,7 +50,7 @@ export class EngineSessions {
   }
 
   /** A request in place of a result is what is left to do once others had their turn. */
-  async #handle(request: WorkerRequest): Promise<Float32Array | WorkerRequest | null> {
+  async #handle(request: WorkerRequest): Promise<WorkerRequest | WorkerResult> {
     switch (request.op) {
       case 'attend': {
         const trunk = this.#trunkOf(request.trunk)
@@ -85,13 +85,15 @@ export class EngineSessions {
         this.#trunks.delete(request.trunk)
         return null
       case 'open-experts':
-        this.#expertSets.set(request.experts, new WorkerExperts(request.hidden, request.threads))
+        this.#expertSets.set(request.experts, new ExpertSessions(request.hidden, request.threads))
         return null
       case 'open-expert':
         this.#expertsOf(request.experts).open(request.layer, request.expert, request.source)
         return null
       case 'check-expert':
         return this.#expertsOf(request.experts).check(request.layer, request.expert, request.rows)
+      case 'lend-experts':
+        return this.#expertsOf(request.experts).pointers(request.layer, request.first, request.last)
       case 'close-expert':
         this.#expertSets.get(request.experts)?.closeExpert(request.layer, request.expert)
         return null
@@ -133,7 +135,7 @@ export class EngineSessions {
     return trunk
   }
 
-  #expertsOf(id: number): WorkerExperts {
+  #expertsOf(id: number): ExpertSessions {
     const experts = this.#expertSets.get(id)
     if (experts === undefined) throw new Error('the experts are closed')
     return experts

@@ -1,8 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { MeshError } from '../../protocols/wire/errors.ts'
-import type { EngineLane } from './engine-lane.ts'
 import type { SharedBlock } from './shared-blocks.ts'
-import type { BlockRef, WorkerEnvelope, WorkerReply, WorkerRequest } from './worker-messages.ts'
+import type { BlockRef, ResultOf, WorkerEnvelope, WorkerReply, WorkerRequest, WorkerResult } from './worker-messages.ts'
 
 /** How long a worker may take to release its sessions before it is ended by force, in milliseconds. */
 const STOP_TIMEOUT_MS = 5_000
@@ -13,12 +12,12 @@ export class WorkerRequestError extends MeshError {
 }
 
 interface PendingCall {
-  readonly resolve: (result: Float32Array | null) => void
+  readonly resolve: (result: WorkerResult) => void
   readonly reject: (error: Error) => void
 }
 
 /** The main thread's end of one engine thread. */
-export class EngineWorker implements EngineLane {
+export class EngineWorker {
   readonly #worker: Worker
   readonly #index: number
   readonly #pending = new Map<number, PendingCall>()
@@ -42,11 +41,16 @@ export class EngineWorker implements EngineLane {
     })
   }
 
-  /** Resolves with the logits of a request that has some, else null. Rejects with `WorkerRequestError`, or `MeshError` once the thread is gone. */
-  call(request: WorkerRequest): Promise<Float32Array | null> {
-    if (this.#failure !== null) return Promise.reject(this.#failure)
+  /** Whether it does what it is asked. */
+  get isOpen(): boolean {
+    return this.#failure === null && this.#stopping === null
+  }
+
+  /** Rejects with `WorkerRequestError`, or `MeshError` once the thread is gone. */
+  call<Request extends WorkerRequest>(request: Request): Promise<ResultOf<Request>> {
     if (this.#stopping !== null) return Promise.reject(new MeshError('the engine is closed'))
-    return this.#send(request)
+    if (this.#failure !== null) return Promise.reject(this.#failure)
+    return this.#send(request) as Promise<ResultOf<Request>>
   }
 
   /** Sends a request that needs no answer; ignored once the thread is gone. */
@@ -78,7 +82,7 @@ export class EngineWorker implements EngineLane {
     clearTimeout(force)
   }
 
-  #send(request: WorkerRequest): Promise<Float32Array | null> {
+  #send(request: WorkerRequest): Promise<WorkerResult> {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++
       this.#pending.set(id, { resolve, reject })

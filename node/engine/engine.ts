@@ -149,8 +149,8 @@ export interface EngineInit {
   readonly threads: number
   /** What computes the weights of trunks and experts, see `chooseDevice`; `cpu` by default. */
   readonly provider?: Provider
-  /** Experts of at most this many bytes run in the thread of their caller instead. Default 1 MiB. */
-  readonly callerExpertBytes?: number
+  /** Jobs that read at most so much of weights, an expert's for each pick, run in the thread of their caller. Default 32 MiB. */
+  readonly callerRunBytes?: number
   /** Keys and values; by default {@link KV_DEFAULTS}. */
   readonly kv?: KvInit
   /** Shards of at least this many bytes have their weights prepared in a file beside the blob (see `prepared-blob.ts`); defaults to 4 MiB. */

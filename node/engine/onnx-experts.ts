@@ -4,7 +4,8 @@ import type { ShardEntry } from '../model/manifest.ts'
 import { findBlob } from './blob-file.ts'
 import { weightedSum } from './combine.ts'
 import type { ExpertJob, Experts } from './engine.ts'
-import type { EngineLane } from './engine-lane.ts'
+import type { EngineWorker } from './engine-worker.ts'
+import { ExpertSessions } from './expert-sessions.ts'
 import { jobBytes, jobMemory } from './job-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import { ShardLoader } from './shard-loader.ts'
@@ -15,6 +16,8 @@ interface OnnxExpertsInit extends ShardLoaderInit {
   readonly blocks: SharedBlocks
   /** How many all sessions share, where they do. */
   readonly poolThreads: number
+  /** Jobs that read at most so much of weights run in the thread of their caller, where it can borrow sessions. */
+  readonly callerRunBytes: number
 }
 
 interface OpenShard {
@@ -27,6 +30,8 @@ export class OnnxExperts implements Experts {
   readonly #init: OnnxExpertsInit
   readonly #loader: ShardLoader
   readonly #hidden: number
+  /** What this thread has borrowed of the lanes' sessions. */
+  readonly #borrowed: ExpertSessions
   /** By shard blob. */
   readonly #shards = new Map<string, OpenShard>()
   /** By layer: 1 for each expert that can be run. */
@@ -40,6 +45,7 @@ export class OnnxExperts implements Experts {
     this.#hidden = config.hiddenSize
     this.#open = Array.from({ length: config.layers }, () => new Uint8Array(config.experts))
     const threads = init.threads === 'shared' ? init.poolThreads : 1
+    this.#borrowed = new ExpertSessions(config.hiddenSize, threads)
     for (const lane of init.lanes) lane.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize, threads })
   }
 
@@ -77,7 +83,7 @@ export class OnnxExperts implements Experts {
   }
 
   /** Their number in the lane when all of them are there, else null. */
-  within(lane: EngineLane): number | null {
+  within(lane: EngineWorker): number | null {
     const { lanes, id } = this.#init
     return !this.#closed && lanes.length === 1 && lanes[0] === lane ? id : null
   }
@@ -86,6 +92,7 @@ export class OnnxExperts implements Experts {
     if (this.#closed) throw new MeshError('the experts are closed')
     const { lanes, blocks, id } = this.#init
     const busy = this.#checkJob(job)
+    if (this.#isForCaller(job)) return this.#borrowed.runAtOnce(job)
     const picks = job.pickRow.length
     const block = blocks.take(jobBytes(job.rows, picks, this.#hidden))
     const memory = jobMemory(block.memory, job.rows, picks, this.#hidden)
@@ -110,6 +117,7 @@ export class OnnxExperts implements Experts {
     if (this.#closed) return
     this.#closed = true
     for (const layer of this.#open) layer.fill(0)
+    this.#borrowed.close()
     await Promise.allSettled([...this.#shards.values()].map((shard) => shard.opened))
     this.#shards.clear()
     await Promise.allSettled(this.#init.lanes.map((lane) => lane.call({ op: 'close-experts', experts: this.#init.id })))
@@ -122,13 +130,31 @@ export class OnnxExperts implements Experts {
 
   async #load(entry: ShardEntry): Promise<void> {
     await this.#loader.open(entry)
+    await this.#borrow(entry)
     if (this.#closed) throw new MeshError('the experts are closed')
     this.#open[entry.layer]!.fill(1, entry.first, entry.last + 1)
   }
 
+  async #borrow({ layer, first, last }: ShardEntry): Promise<void> {
+    const { lanes, id } = this.#init
+    for (const lent of await Promise.all(lanes.map((lane) => lane.call({ op: 'lend-experts', experts: id, layer, first, last })))) {
+      for (const [i, pointer] of (lent ?? []).entries()) {
+        if (pointer !== 0n && !this.#closed) this.#borrowed.borrow(layer, first + i, pointer)
+      }
+    }
+  }
+
   async #unload(entry: ShardEntry): Promise<void> {
     this.#open[entry.layer]!.fill(0, entry.first, entry.last + 1)
+    for (let expert = entry.first; expert <= entry.last; expert++) this.#borrowed.closeExpert(entry.layer, expert)
     await this.#loader.close(entry)
+  }
+
+  /** Whether it takes about as long as waking another thread and being woken by it. */
+  #isForCaller({ layer, pickExpert }: ExpertJob): boolean {
+    const { model, lanes, callerRunBytes } = this.#init
+    if (pickExpert.length * model.manifest.expertLayout.stride > callerRunBytes) return false
+    return lanes.every((lane) => lane.isOpen) && this.#borrowed.hasAll(layer, pickExpert)
   }
 
   /** Checks the job and tells which lanes have a part in it: 1 for each that has. */

@@ -248,9 +248,7 @@ class OnnxTrunkPass implements TrunkPass {
     if (rows.length === 0 || rows.some((row) => !Number.isInteger(row) || row < 0 || row >= this.rows)) {
       throw new RangeError(`logits of rows [${rows.join(', ')}] of a pass of ${this.rows}`)
     }
-    const logits = await this.#exclusive(() => this.#context.worker.call({ op: 'logits', trunk: this.#context.id, pass: this.#id, rows }))
-    if (logits === null) throw new MeshError('the engine returned no logits')
-    return logits
+    return await this.#exclusive(() => this.#context.worker.call({ op: 'logits', trunk: this.#context.id, pass: this.#id, rows }))
   }
 
   commit(): void {

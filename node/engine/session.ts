@@ -23,43 +23,39 @@ export interface Session {
    * given may be freed before. Null where that can't be had.
    */
   readonly runElsewhere: ((feeds: Operands, fetches: Operands, done: NativeSemaphore) => void) | null
+  /** The same session in the other threads of this process, see {@link borrowSession}; null where they can't have it. */
+  readonly pointer: Pointer | null
   release(): void
 }
 
 /** Throws what onnxruntime says when the graph or its weights can't be used. */
 export function openSession(source: GraphSource): Session {
   const api = isForProcessor(source) ? apiOrNull() : null
-  return api === null ? new PackageSession(source) : new NativeSession(api, source)
+  return api === null ? new PackageSession(source) : new NativeSession(api, openNative(api, source), { isBorrowed: false })
+}
+
+/** What another thread of this process has opened, and releases after the last run here; released here, it stays. */
+export function borrowSession(pointer: Pointer): Session {
+  return new NativeSession(ortApi(), pointer, { isBorrowed: true })
 }
 
 /** Over the C API, whose run takes 2 µs where the package's takes 10, and several times as long when the weights have emptied the caches. */
 class NativeSession implements Session {
+  readonly pointer: Pointer
   readonly #api: OrtApi
-  readonly #session: Pointer
+  readonly #isBorrowed: boolean
 
-  constructor(api: OrtApi, source: GraphSource) {
-    const { model, threads } = source
-    const options = api.made(api.createSessionOptions)
-    try {
-      api.check(api.disableCpuMemArena(options))
-      api.check(api.disableMemPattern(options))
-      api.check(api.setIntraOpNumThreads(options, typeof threads === 'number' ? threads : 1))
-      api.check(api.setInterOpNumThreads(options, 1))
-      api.check(api.setSessionGraphOptimizationLevel(options, source.isOptimal === true ? OPTIMISE.nothing : OPTIMISE.all))
-      api.check(api.setSessionLogSeverityLevel(options, LOG_ERRORS_ONLY))
-      for (const [key, value] of Object.entries(settingsOf(source))) api.check(api.addSessionConfigEntry(options, `session.${key}`, value))
-      this.#session = api.made(api.createSessionFromArray, environmentOf(api), model, model.byteLength, options)
-    } finally {
-      api.releaseSessionOptions(options)
-    }
+  constructor(api: OrtApi, pointer: Pointer, { isBorrowed }: { readonly isBorrowed: boolean }) {
     this.#api = api
+    this.pointer = pointer
+    this.#isBorrowed = isBorrowed
   }
 
   run(feeds: Operands, fetches: Operands): void {
     const api = this.#api
     const from = feeds.nativeOf(api)
     const to = fetches.nativeOf(api)
-    api.check(api.run(this.#session, null, from.names, from.values, from.values.length, to.names, to.values.length, to.values))
+    api.check(api.run(this.pointer, null, from.names, from.values, from.values.length, to.names, to.values.length, to.values))
   }
 
   runElsewhere(feeds: Operands, fetches: Operands, { post, memory }: NativeSemaphore): void {
@@ -67,17 +63,35 @@ class NativeSession implements Session {
     const from = feeds.nativeOf(api)
     const to = fetches.nativeOf(api)
     const lengths = [from.values.length, to.values.length] as const
-    api.check(api.runAsync(this.#session, null, from.names, from.values, lengths[0], to.names, lengths[1], to.values, post, memory))
+    api.check(api.runAsync(this.pointer, null, from.names, from.values, lengths[0], to.names, lengths[1], to.values, post, memory))
   }
 
   release(): void {
-    this.#api.releaseSession(this.#session)
+    if (!this.#isBorrowed) this.#api.releaseSession(this.pointer)
+  }
+}
+
+function openNative(api: OrtApi, source: GraphSource): Pointer {
+  const { model, threads } = source
+  const options = api.made(api.createSessionOptions)
+  try {
+    api.check(api.disableCpuMemArena(options))
+    api.check(api.disableMemPattern(options))
+    api.check(api.setIntraOpNumThreads(options, typeof threads === 'number' ? threads : 1))
+    api.check(api.setInterOpNumThreads(options, 1))
+    api.check(api.setSessionGraphOptimizationLevel(options, source.isOptimal === true ? OPTIMISE.nothing : OPTIMISE.all))
+    api.check(api.setSessionLogSeverityLevel(options, LOG_ERRORS_ONLY))
+    for (const [key, value] of Object.entries(settingsOf(source))) api.check(api.addSessionConfigEntry(options, `session.${key}`, value))
+    return api.made(api.createSessionFromArray, environmentOf(api), model, model.byteLength, options)
+  } finally {
+    api.releaseSessionOptions(options)
   }
 }
 
 /** Over what the package's own class calls; that class lets the event loop turn before each run and looks at all arguments, another 19 µs. */
 class PackageSession implements Session {
   readonly runElsewhere = null
+  readonly pointer = null
   readonly #native: Binding.InferenceSession
 
   constructor(source: GraphSource) {

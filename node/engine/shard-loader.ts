@@ -4,7 +4,7 @@ import type { ModelPackage } from '../model/package.ts'
 import { blobWeights, loading, openBlob } from './blob-file.ts'
 import type { BlobFile } from './blob-file.ts'
 import type { Provider } from './device.ts'
-import type { EngineLane } from './engine-lane.ts'
+import type { EngineWorker } from './engine-worker.ts'
 import { expertGraph } from './expert-graph.ts'
 import { reusingFreedBuffers } from './native-heap.ts'
 import { addPacks } from './onnx-graph.ts'
@@ -17,7 +17,7 @@ export interface ShardLoaderInit {
   /** Number of the set of experts in the lanes. */
   readonly id: number
   readonly model: ModelPackage
-  readonly lanes: readonly EngineLane[]
+  readonly lanes: readonly EngineWorker[]
   readonly threads: SessionThreads
   readonly provider: Provider
   /** Shards of at least this many bytes are prepared; the weights of smaller ones are packed in memory. */
@@ -177,7 +177,7 @@ export class ShardLoader {
     }
   }
 
-  async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, lane: EngineLane, source: GraphSource): Promise<void> {
+  async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, lane: EngineWorker, source: GraphSource): Promise<void> {
     await loading(file, lane.call({ op: 'open-expert', experts: this.#init.id, layer: entry.layer, expert, source }))
   }
 
@@ -185,16 +185,16 @@ export class ShardLoader {
     return await this.#check(entry, entry.first, this.#init.lanes[this.laneOf(entry.first)]!, MANY_ROWS)
   }
 
-  async #check(entry: ShardEntry, expert: number, lane: EngineLane, rows: number): Promise<string> {
+  async #check(entry: ShardEntry, expert: number, lane: EngineWorker, rows: number): Promise<string> {
     const outputs = await lane.call({ op: 'check-expert', experts: this.#init.id, layer: entry.layer, expert, rows })
-    return digestOf(outputs!)
+    return digestOf(outputs)
   }
 
   /**
    * In all lanes at once; in each so few at a time that a run that comes in between hardly waits, and so many that the lane need not wait
    * while the next graph is made.
    */
-  async #eachExpert(entry: ShardEntry, act: (expert: number, lane: EngineLane) => Promise<void>): Promise<void> {
+  async #eachExpert(entry: ShardEntry, act: (expert: number, lane: EngineWorker) => Promise<void>): Promise<void> {
     const ends = await Promise.allSettled(
       this.#init.lanes.flatMap((lane, index) => {
         const experts = Array.from({ length: entry.last - entry.first + 1 }, (_, i) => entry.first + i)

@@ -104,6 +104,8 @@ export type WorkerRequest =
     }
   /** Answered by what the expert makes of a fixed input of so many rows. */
   | { readonly op: 'check-expert'; readonly experts: number; readonly layer: number; readonly expert: number; readonly rows: number }
+  /** Answered by where their sessions are, 0 for those that are not here; null where other threads can't have them. */
+  | { readonly op: 'lend-experts'; readonly experts: number; readonly layer: number; readonly first: number; readonly last: number }
   | { readonly op: 'close-expert'; readonly experts: number; readonly layer: number; readonly expert: number }
   | { readonly op: 'close-experts'; readonly experts: number }
   | ({ readonly op: 'run-experts' } & ExpertRun)
@@ -114,8 +116,17 @@ export type WorkerRequest =
 /** A request and its number; `id` 0 asks for no answer. Flat, since cloning it is part of every hop. */
 export type WorkerEnvelope = WorkerRequest & { readonly id: number }
 
+export type WorkerResult = Float32Array | BigUint64Array | null
+
+/** What a request is answered with when all goes well. */
+export type ResultOf<Request extends WorkerRequest> = Request['op'] extends 'logits' | 'check-expert'
+  ? Float32Array
+  : Request['op'] extends 'lend-experts'
+    ? BigUint64Array | null
+    : null
+
 /** The bare number says that all went well and there is no result. */
 export type WorkerReply =
   | number
   | { readonly id: number; readonly error: string; readonly result: null }
-  | { readonly id: number; readonly error: null; readonly result: Float32Array }
+  | { readonly id: number; readonly error: null; readonly result: NonNullable<WorkerResult> }

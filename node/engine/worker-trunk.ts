@@ -1,6 +1,7 @@
 import { isDense } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
 import { EmbeddingTable } from './embedding-table.ts'
+import type { ExpertSessions } from './expert-sessions.ts'
 import { freeMemory } from './free-memory.ts'
 import { KvPool } from './kv-pool.ts'
 import { attentionShape } from './kv-shape.ts'
@@ -14,7 +15,6 @@ import { openSession } from './session.ts'
 import type { Session } from './session.ts'
 import { freePlan, WorkerAttention } from './worker-attention.ts'
 import type { AttentionPass } from './worker-attention.ts'
-import type { WorkerExperts } from './worker-experts.ts'
 import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
 
 /** Passes of up to this many rows leave their arrays to the next. */
@@ -129,7 +129,7 @@ export class WorkerTrunk {
   }
 
   /** Adds the experts that the router of the layer attended to last chose, and says so in the pass's memory; false when some are not here. */
-  async addExperts(number: number, layer: number, experts: WorkerExperts): Promise<boolean> {
+  async addExperts(number: number, layer: number, experts: ExpertSessions): Promise<boolean> {
     if (isDense(this.#config, layer)) return true
     const {
       operands: { memory },

@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises'
 import type { ExpertReply, PriorityLevel, ServedCall } from '../../protocols/expert/index.ts'
 import { PeerRefusedError } from '../../protocols/wire/errors.ts'
 import type { Experts } from '../engine/engine.ts'
@@ -154,6 +154,8 @@ export class ExpertHost {
     const askedAt = performance.now()
     const turn = this.#turn(job, OWN_DRIVER)
     if (turn !== null) await turn
+    // What the driver asks of other hosts goes out before this thread computes.
+    else await nextTurn()
     const startedAt = performance.now()
     try {
       const gone = missingOf(job, model)
@@ -192,7 +194,8 @@ export class ExpertHost {
       room.bytes -= next.bytes
     }
     if (ofPeer.jobs === 0) this.#waitingOf.delete(next.peer)
-    next.start()
+    // What has come in meanwhile is read first: jobs may take this thread.
+    setImmediate(next.start)
   }
 }
 

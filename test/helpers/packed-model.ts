@@ -73,7 +73,7 @@ export async function packFolderForTest(
 
 /** An engine that is closed with the test. */
 export function engineForTest(t: Teardown, threads = 1, init: Partial<EngineInit> = {}): Engine {
-  const engine = createEngine({ threads, callerExpertBytes: 0, ...init })
+  const engine = createEngine({ threads, callerRunBytes: 0, ...init })
   t.after(() => engine.close())
   return engine
 }

@@ -71,7 +71,7 @@ interface Bench {
   batcher(): Batcher
 }
 
-async function open(t: TestContext, blocks = 64, init: Pick<EngineInit, 'callerExpertBytes'> = {}): Promise<Bench> {
+async function open(t: TestContext, blocks = 64, init: Pick<EngineInit, 'callerRunBytes'> = {}): Promise<Bench> {
   const { model } = await packForTest(t, 'random-qwen3moe')
   const { manifest } = model
   const limitBytes = blocks * BLOCK * kvTokenBytes(manifest.config, 'f32')
@@ -155,7 +155,7 @@ test('queries that decode also go in two passes that overlap, with the same bits
 })
 
 test('where all experts are here passes of few rows go through the layers by themselves, with the same bits', async (t) => {
-  const bench = await open(t, 64, { callerExpertBytes: 0 })
+  const bench = await open(t, 64, { callerRunBytes: 0 })
   const prompts = [prompt(40, 1), prompt(5, 2)]
   const alone = await aloneAll(bench, prompts, 10)
   const { dispatcher } = bench

@@ -212,7 +212,7 @@ test('a thread that dies rejects what it was doing and everything after, and clo
   const threads: Worker[] = []
   const remember = (worker: Worker): void => void threads.push(worker)
   process.on('worker', remember)
-  const engine = createEngine({ threads: 2, callerExpertBytes: 0 })
+  const engine = createEngine({ threads: 2, callerRunBytes: 0 })
   // Node tells of new threads one tick late.
   await new Promise(setImmediate)
   process.off('worker', remember)
@@ -239,23 +239,43 @@ test('a thread that dies rejects what it was doing and everything after, and clo
   await engine.close()
 })
 
-test('tiny experts that run in the thread of their caller give the same bits as in workers, many jobs at once', async (t) => {
+test('jobs that run in the thread of their caller give the same bits as in a worker, and wait for nobody', async (t) => {
   const { model } = await packForTest(t, MODEL)
-  const caller = createEngine({ threads: 1 })
-  t.after(() => caller.close())
-  const sides = [await openLocally(caller, model), await openLocally(engineForTest(t), model)]
+  const threads = 1
+  const [caller, worker] = [createEngine({ threads }), createEngine({ threads, callerRunBytes: 0 })]
+  for (const engine of [caller, worker]) t.after(() => engine.close())
+  const sides = [await openLocally(caller, model), await openLocally(worker, model)]
   const jobs = Array.from({ length: 20 }, (_, job) => ({
     layer: job % 2,
     x: Float32Array.from({ length: 64 * 2 }, (_unused, i) => Math.sin(job + i)),
     rows: 2,
     pickRow: Uint16Array.of(0, 1, 0),
     pickExpert: Uint16Array.of(1, 1, 2 + (job % 6)),
+    ...(job % 3 === 0 && { pickWeight: Float32Array.of(0.5, 0.25, -1) }),
   }))
-  const [inCaller, inWorkers] = await Promise.all(sides.map(({ experts }) => Promise.all(jobs.map((job) => experts.run(job)))))
-  assert.deepEqual(inCaller, inWorkers)
+  const [inCaller, inWorker] = await Promise.all(sides.map(({ experts }) => Promise.all(jobs.map((job) => experts.run(job)))))
+  assert.deepEqual(inCaller, inWorker)
   assert.ok(inCaller![0]!.some((value) => value !== 0))
+
+  const { experts } = sides[0]!
+  const rows = 4_096
+  const large = { layer: 0, x: new Float32Array(64 * rows), rows, pickRow: Uint16Array.from({ length: rows }, (_, row) => row) }
+  const ends: string[] = []
+  const ended = (name: string) => (): void => void ends.push(name)
+  await Promise.all([
+    experts.run({ ...large, pickExpert: new Uint16Array(rows) }).then(ended('large')),
+    experts.run(jobs[0]!).then(ended('small')),
+  ])
+  // Elsewhere sessions can't be borrowed from the worker.
+  assert.deepEqual(ends, process.platform === 'linux' ? ['small', 'large'] : ['large', 'small'])
+
+  const shard = model.manifest.blobs.find((blob) => blob.role === 'experts')!
+  await experts.closeShard(shard.layer, shard.first)
+  await assert.rejects(experts.run({ ...jobs[0]!, layer: shard.layer }), /not open/)
+  await experts.openShard(shard.layer, shard.first)
+  assert.deepEqual(await experts.run(jobs[0]!), inCaller![0])
   await caller.close()
-  await assert.rejects(sides[0]!.experts.run(jobs[0]!), /closed/)
+  await assert.rejects(experts.run(jobs[0]!), /closed/)
   await assert.rejects(caller.openExperts(model), /closed/)
 })
 

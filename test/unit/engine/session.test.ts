@@ -59,7 +59,7 @@ for (const provider of PROVIDERS) {
 
 /** Tokens, and the outputs of all experts of a layer. */
 async function compute(t: TestContext, provider: Provider, model: Awaited<ReturnType<typeof packForTest>>['model']) {
-  const engine = createEngine({ threads: 1, provider, callerExpertBytes: 0 })
+  const engine = createEngine({ threads: 1, provider, callerRunBytes: 0 })
   t.after(() => engine.close())
   const local = await openLocally(engine, model)
   const tokens = await generateGreedily(local, [3, 1, 4, 1, 5], 8)

@@ -15,7 +15,7 @@ const TOKENS = Array.from({ length: 40 }, (_, i) => (i * 7) % 64)
 
 /** What an engine of so many threads computes: tokens, and the logits and expert outputs of a prompt. */
 async function compute(t: TestContext, threads: number, model: Awaited<ReturnType<typeof packForTest>>['model']) {
-  const engine = createEngine({ threads, callerExpertBytes: 0 })
+  const engine = createEngine({ threads, callerRunBytes: 0 })
   t.after(() => engine.close())
   const local = await openLocally(engine, model)
   const tokens = await generateGreedily(local, TOKENS, 8)

@@ -1,11 +1,13 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { weightedSum } from './combine.ts'
+import type { ExpertJob } from './engine.ts'
 import { freeMemory } from './free-memory.ts'
 import { jobMemory } from './job-memory.ts'
 import { NativeSemaphore } from './native-semaphore.ts'
 import { Operand, Operands } from './operands.ts'
 import type { Picks } from './picks.ts'
-import { openSession } from './session.ts'
+import type { Pointer } from './ort-api.ts'
+import { borrowSession, openSession } from './session.ts'
 import type { Session } from './session.ts'
 import type { ExpertRun, GraphSource } from './worker-messages.ts'
 
@@ -22,6 +24,13 @@ interface LayerJob extends Omit<Picks, 'pickWeight'> {
   readonly rows: number
   /** [rows, hidden] */
   readonly x: Float32Array
+}
+
+/** Those from `first` to `end` are of one expert. */
+interface ExpertPicks {
+  readonly session: Session
+  readonly first: number
+  readonly end: number
 }
 
 /** Gets the outputs of the picks from `first` to `end`, and must not keep them. */
@@ -67,8 +76,8 @@ class ExpertOperands {
   }
 }
 
-/** The experts of one model that this worker holds. */
-export class WorkerExperts {
+/** The experts of one model that this thread opened or borrowed. */
+export class ExpertSessions {
   readonly #hidden: number
   /** That compute, this one included. */
   readonly #threads: number
@@ -95,6 +104,24 @@ export class WorkerExperts {
     layerSessions.set(expert, openSession(source))
   }
 
+  /** Takes up an expert that another thread of this process has opened; it closes it after this. */
+  borrow(layer: number, expert: number, pointer: Pointer): void {
+    const layerSessions = (this.#sessions[layer] ??= new Map())
+    layerSessions.set(expert, borrowSession(pointer))
+  }
+
+  /** Where the sessions of experts `first` to `last` are, 0 for those that are not here; null where other threads can't borrow them. */
+  pointers(layer: number, first: number, last: number): BigUint64Array | null {
+    const pointers = new BigUint64Array(last - first + 1)
+    for (let expert = first; expert <= last; expert++) {
+      const session = this.#sessions[layer]?.get(expert)
+      if (session === undefined) continue
+      if (session.pointer === null) return null
+      pointers[expert - first] = session.pointer
+    }
+    return pointers
+  }
+
   closeExpert(layer: number, expert: number): void {
     const session = this.#sessions[layer]?.get(expert)
     this.#sessions[layer]?.delete(expert)
@@ -116,12 +143,12 @@ export class WorkerExperts {
   }
 
   /** Whether all of these experts can be run. */
-  hasAll(layer: number, experts: Int32Array): boolean {
+  hasAll(layer: number, experts: Int32Array | Uint16Array): boolean {
     const sessions = this.#sessions[layer]
     return sessions !== undefined && experts.every((expert) => sessions.has(expert))
   }
 
-  /** Runs the picks of this worker's experts and writes their outputs; other picks belong to other workers. */
+  /** Runs the picks of this thread's experts and writes their outputs; other picks belong to other threads. */
   async run({ layer, rows, picks }: ExpertRun, block: SharedArrayBuffer): Promise<void> {
     const memory = jobMemory(block, rows, picks, this.#hidden)
     await this.#run({ layer, rows, ...memory }, (first, _end, output) => memory.outputs.set(output, first * this.#hidden))
@@ -129,43 +156,68 @@ export class WorkerExperts {
 
   /** Runs the picks and adds their weighted outputs to `into` [rows, hidden], in their order. All experts must be here. */
   async add(job: LayerJob & Picks, into: Float32Array): Promise<void> {
+    await this.#run(job, this.#adding(job, into))
+  }
+
+  /** The sums or outputs that the job wants, the caller's own, without a turn for others. All experts must be here. */
+  runAtOnce(job: ExpertJob): Float32Array {
     const { rows, pickRow, pickWeight } = job
-    await this.#run(job, (first, end, outputs) => {
+    const results = new Float32Array((pickWeight === undefined ? pickRow.length : rows) * this.#hidden)
+    const take: TakeOutputs =
+      pickWeight === undefined
+        ? (first, _end, output) => results.set(output, first * this.#hidden)
+        : this.#adding({ rows, pickRow, pickWeight }, results)
+    const sessions = this.#sessions[job.layer]!
+    if (!this.#runTogether(job, sessions, take)) for (const run of this.#expertRuns(job, sessions)) this.#runOne(job, run, take)
+    return results
+  }
+
+  #adding({ rows, pickRow, pickWeight }: Omit<Picks, 'pickExpert'> & { readonly rows: number }, into: Float32Array): TakeOutputs {
+    return (first, end, outputs) => {
       const picks = { pickRow: pickRow.subarray(first, end), pickWeight: pickWeight.subarray(first, end) }
       weightedSum({ rows, width: this.#hidden, ...picks, outputs, into })
-    })
+    }
   }
 
   /** Runs expert after expert, or those of one row together. */
   async #run(job: LayerJob, take: TakeOutputs): Promise<void> {
     const sessions = this.#sessions[job.layer]
-    if (sessions === undefined) return
-    const { pickExpert } = job
-    if (job.rows === 1 && pickExpert.length >= EXPERTS_PER_THREAD * this.#threads && this.#runTogether(job, sessions, take)) return
+    if (sessions === undefined || this.#runTogether(job, sessions, take)) return
     let turnedAt = performance.now()
-    for (let first = 0, end = 0; first < pickExpert.length; first = end) {
-      const expert = pickExpert[first]!
-      for (end = first + 1; end < pickExpert.length && pickExpert[end] === expert;) end++
-      const session = sessions.get(expert)
-      if (session === undefined) continue
+    for (const run of this.#expertRuns(job, sessions)) {
       if (performance.now() - turnedAt > TURN_MS) {
         await turn()
         turnedAt = performance.now()
       }
-      const operands = this.#operands(end - first)
-      this.#gather(job, first, end, operands.x)
-      operands.run(session)
-      take(first, end, operands.y)
-      this.#giveBack(operands, end - first)
+      this.#runOne(job, run, take)
     }
+  }
+
+  /** The picks of each expert that is here. */
+  *#expertRuns({ pickExpert }: LayerJob, sessions: ReadonlyMap<number, Session>): Generator<ExpertPicks> {
+    for (let first = 0, end = 0; first < pickExpert.length; first = end) {
+      const expert = pickExpert[first]!
+      for (end = first + 1; end < pickExpert.length && pickExpert[end] === expert;) end++
+      const session = sessions.get(expert)
+      if (session !== undefined) yield { session, first, end }
+    }
+  }
+
+  #runOne(job: LayerJob, { session, first, end }: ExpertPicks, take: TakeOutputs): void {
+    const operands = this.#operands(end - first)
+    this.#gather(job, first, end, operands.x)
+    operands.run(session)
+    take(first, end, operands.y)
+    this.#giveBack(operands, end - first)
   }
 
   /**
    * One row's experts, each computed by one thread, as many by each: the parts of their operators need not wait for each other.
    * False when they can't be.
    */
-  #runTogether({ x, pickExpert }: LayerJob, layer: ReadonlyMap<number, Session>, take: TakeOutputs): boolean {
+  #runTogether({ rows, x, pickExpert }: LayerJob, layer: ReadonlyMap<number, Session>, take: TakeOutputs): boolean {
     const done = this.#done
+    if (rows !== 1 || pickExpert.length < EXPERTS_PER_THREAD * this.#threads) return false
     const sessions = Array.from(pickExpert, (expert) => layer.get(expert))
     if (done === null || !sessions.every((session) => session !== undefined && session.runElsewhere !== null)) return false
     const operands = sessions.map((_, i) => (this.#together[i] ??= new ExpertOperands(1, this.#hidden)))
