@@ -100,8 +100,8 @@ export class Dispatcher {
 
   /** The model's experts when all are here and nobody else can be called for any: there is nothing to plan between the layers of a pass. */
   soleExperts({ model }: DispatchContext): Experts | null {
-    const { holders, ownExperts } = this.#components
-    return holders.candidates(model).length === 1 ? ownExperts(model) : null
+    const own = this.#components.ownExperts(model)
+    return own !== null && this.#components.holders.candidates(model).length === 1 ? own : null
   }
 
   /** Counts a layer whose rows a pass took through {@link soleExperts}. */
@@ -205,7 +205,7 @@ export class Dispatcher {
     })
     const byHost = new Map<number, ExpertRun[]>()
     plan.forEach((host, i) => byHost.set(host, [...(byHost.get(host) ?? []), runs[i]!]))
-    return [...byHost].map(([index, assigned]) => {
+    const groups = [...byHost].map(([index, assigned]) => {
       const host = hosts[index]!
       const picks = assigned.reduce((sum, run) => sum + run.to - run.from, 0)
       return {
@@ -215,6 +215,8 @@ export class Dispatcher {
         group: groupOf(work, assigned),
       }
     })
+    // Who takes longest is called first.
+    return groups.sort((a, b) => b.expectedUs - a.expectedUs)
   }
 
   async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: Excluded): Promise<PartialSum[]> {
@@ -291,16 +293,11 @@ export class Dispatcher {
       const latencyUs = (performance.now() - startedAt) * 1000
       const [sentBytes, receivedBytes] = [callFrameBytes(call), replyFrameBytes(result.rowType, result.rows, result.width)]
       const { queueUs, computeUs } = result
-      costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks: group.pickRow.length, bytes: sentBytes + receivedBytes })
-      context.tally.served({
-        peer,
-        local: false,
-        layer: work.layer,
-        rowOf: group.rowOf,
-        sentBytes,
-        receivedBytes,
-        picks: group.pickRow.length,
-        cachedPicks: 0,
+      const picks = group.pickRow.length
+      // While the trunk goes on with what the last host of the layer sent.
+      setImmediate(() => {
+        costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks, bytes: sentBytes + receivedBytes })
+        context.tally.served({ peer, local: false, layer: work.layer, rowOf: group.rowOf, sentBytes, receivedBytes, picks, cachedPicks: 0 })
       })
       return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {

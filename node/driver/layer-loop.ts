@@ -32,7 +32,9 @@ export async function walkLayers(
     if (routing === null) continue
     const layer = pass.nextLayer - 1
     const picks = picksOf(routing, pass.rows, experts)
-    counts.add(id, layer, routing.experts, pass.rows)
+    const chosen = routing.experts.slice()
+    // Once the calls are on their way: hosts need not wait for it.
+    setImmediate(() => counts.add(id, layer, chosen, pass.rows))
     await dispatcher.run(context, { layer, rows: pass.rows, width: hiddenSize, x: routing.x, picks, runs: expertRuns(picks) }, pass.moe)
   }
 }

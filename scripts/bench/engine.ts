@@ -1,7 +1,7 @@
 /**
  * Skein's engine on a synthetic model in the shape of OLMoE-1B-7B (q4; 4.25 bits per weight in blocks of 128): decode (of one sequence and of eight) and prefill of
  * one process with one and two threads, of a swarm on loopback, memory and loading of shards; and llama.cpp on random weights of the same
- * shape, in turns with it.
+ * shape, in turns with it: in MXFP4, 4.25 bits too, or what `--gguf` says.
  *
  * llama.cpp's side: `npm install node-llama-cpp` in a folder outside this repository, then `--llama <that folder>`.
  */
@@ -20,10 +20,10 @@ import type { EngineChild } from './engine-child.ts'
 import { figure, ratios } from './figures.ts'
 import type { Figure } from './figures.ts'
 import { complete, daemonFlags, hostFlag, LAYOUTS, shareOfHost, waitUntilReady } from './loopback-swarm.ts'
-import { ensureSyntheticGguf } from './synthetic-gguf.ts'
+import { ensureSyntheticGguf, GGUF_QUANTS } from './synthetic-gguf.ts'
 import { ensureSyntheticModel } from './synthetic-model.ts'
 
-type Flag = 'dir' | 'layers' | 'block' | 'rounds' | 'hosts' | 'layout' | 'llama' | 'threads'
+type Flag = 'dir' | 'layers' | 'block' | 'rounds' | 'hosts' | 'layout' | 'llama' | 'gguf' | 'threads'
 type Init = BenchInit<Flag>
 
 const PROMPT_TOKENS = 128
@@ -43,7 +43,7 @@ const REST_MS = 2_000
 
 export const engineBench: Bench<Flag> = {
   name: 'engine',
-  defaults: { dir: '', layers: '16', block: '128', rounds: '4', hosts: '4', layout: 'halves', llama: '', threads: '1,2' },
+  defaults: { dir: '', layers: '16', block: '128', rounds: '4', hosts: '4', layout: 'layers', llama: '', gguf: 'mxfp4', threads: '1,2' },
 
   async run(init) {
     const layers = wholeNumber(init.flags.layers, 'layers', 1)
@@ -87,8 +87,9 @@ async function speedFigures(
   const skein = startEngineChild(workspace, './engine-process.ts', [at.storeDir, at.model.manifest.name, String(seed)])
   const sides: Record<string, EngineChild> = { skein }
   if (flags.llama !== '') {
-    const file = join(at.dir, `synthetic-olmoe-${at.layers}-${seed}.gguf`)
-    await ensureSyntheticGguf(file, { seed, layers: at.layers })
+    const quant = oneOf(flags.gguf, 'gguf', GGUF_QUANTS)
+    const file = join(at.dir, `synthetic-olmoe-${at.layers}-${seed}-${quant}.gguf`)
+    await ensureSyntheticGguf(file, { seed, layers: at.layers, quant })
     sides['llama.cpp'] = startEngineChild(workspace, './llama-process.ts', [resolve(flags.llama), file, String(seed)])
   }
   const prefill: Record<string, number[]> = {}
@@ -126,13 +127,14 @@ async function speedFigures(
 }
 
 /**
- * Daemons: one that has everything, against a gateway that hosts nothing and hosts that share the experts and have no trunk; one thread each.
+ * Daemons: one that has everything, against a gateway that hosts nothing and hosts that have no trunk and every shard twice; one thread each.
  * How long taking up a shard takes in a daemon that has just started. What the hosts' processes take of memory: without shards, with them,
  * and how much of it goes with the shards once they have served.
  */
 async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, model: ModelPackage): Promise<Figure[]> {
   const hostCount = wholeNumber(flags.hosts, 'hosts', 1)
   const layout = oneOf(flags.layout, 'layout', LAYOUTS)
+  const replicas = Math.min(2, hostCount)
   const { name } = model.manifest
   const start = (member: string, host: string, more: readonly string[]): Promise<DaemonProcess> => {
     const swarm = member === 'one' ? 'bench-engine-one' : 'bench-engine'
@@ -142,9 +144,7 @@ async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, 
   const one = await start('one', 'all', ['--model', name])
   const gateway = await start('gateway', 'none', ['--model', name])
   const hosts: DaemonProcess[] = []
-  const shares = Array.from({ length: hostCount }, (_, host) =>
-    shareOfHost(model.manifest, { host, hosts: hostCount, layout, replicas: 1 }),
-  )
+  const shares = Array.from({ length: hostCount }, (_, host) => shareOfHost(model.manifest, { host, hosts: hostCount, layout, replicas }))
   const idle: number[] = []
   const taken: number[] = []
   for (const [i, share] of shares.entries()) {
@@ -156,7 +156,7 @@ async function swarmFigures({ workspace, flags, seed }: Init, storeDir: string, 
     taken.push((performance.now() - startedAt) / (share.reduce((sum, shard) => sum + shard.bytes, 0) / LOAD_BYTES))
     hosts.push(host)
   }
-  await waitUntilReady(gateway, { hosts: hostCount, replicas: 1 })
+  await waitUntilReady(gateway, { hosts: hostCount, replicas })
   const sides = { one, swarm: gateway }
   const decode = { one: [] as number[], swarm: [] as number[] }
   for (let round = -SWARM_WARM_UP_ROUNDS; round < wholeNumber(flags.rounds, 'rounds', 1); round++) {

@@ -5,13 +5,32 @@ import { OLMOE_1B_7B } from '../synthetic-checkpoint.ts'
 import { KeyStream } from './key-stream.ts'
 import type { SyntheticModelInit } from './synthetic-model.ts'
 
-/** GGML tensor types with their block sizes in weights and bytes: Q4_0 is 4.5 bits per weight, as Skein's q4 in blocks of 64. */
+/** GGML tensor types with their block sizes in weights and bytes. */
 const TYPES = Object.freeze({
   f32: { id: 0, weights: 1, bytes: 4 },
   f16: { id: 1, weights: 1, bytes: 2 },
   q4_0: { id: 2, weights: 32, bytes: 18 },
+  iq4_xs: { id: 23, weights: 256, bytes: 136 },
+  mxfp4: { id: 39, weights: 32, bytes: 17 },
 })
 type Type = keyof typeof TYPES
+
+/**
+ * Types of 4-bit weights that llama.cpp computes with: Q4_0 takes 4.5 bits per weight, as Skein's q4 in blocks of 64; IQ4_XS and MXFP4
+ * take 4.25, as blocks of 128.
+ */
+export const GGUF_QUANTS = ['q4_0', 'iq4_xs', 'mxfp4'] as const
+export type GgufQuant = (typeof GGUF_QUANTS)[number]
+
+/** What every block begins with, so that weights deviate by about 0.02 (see `synthetic-model.ts`), and general.file_type. */
+const QUANTS: Readonly<Record<GgufQuant, { readonly scale: readonly number[]; readonly fileType: number }>> = Object.freeze({
+  // Half precision of about 0.0044.
+  q4_0: { scale: [0x80, 0x1c], fileType: 2 },
+  // Half precision of about 0.0003, and the scale 1 for each of eight parts: 33, of which two bits lie apart from four.
+  iq4_xs: { scale: [0xea, 0x0c, 0xaa, 0xaa, 0x11, 0x11, 0x11, 0x11], fileType: 30 },
+  // 2 to the power of -8.
+  mxfp4: { scale: [119], fileType: 38 },
+})
 
 /** Value types of GGUF's metadata. */
 const UINT32 = 4
@@ -20,12 +39,13 @@ const STRING = 8
 const MAGIC = 'GGUF'
 const VERSION = 3
 const ALIGNMENT = 32
-/** general.file_type of files that are mostly Q4_0. */
-const MOSTLY_Q4_0 = 2
-const CHUNK_BYTES = 18 << 16
-/** Half precision of about 0.0044, see `synthetic-model.ts`. */
-const BLOCK_SCALE = 0x1c80
+/** Whole blocks of each type. */
+const CHUNK_BYTES = (18 * 17 * 8) << 10
 const ROUTER_DEVIATION = 0.03
+
+export interface SyntheticGgufInit extends Pick<SyntheticModelInit, 'seed' | 'layers'> {
+  readonly quant: GgufQuant
+}
 
 interface GgufTensor {
   readonly name: string
@@ -35,10 +55,10 @@ interface GgufTensor {
 }
 
 /** Writes a GGUF file of OLMoE-1B-7B's shape with random weights, every expert's different, unless it is there: what llama.cpp is measured with. */
-export async function ensureSyntheticGguf(path: string, init: SyntheticModelInit): Promise<void> {
+export async function ensureSyntheticGguf(path: string, init: SyntheticGgufInit): Promise<void> {
   const there = await stat(path).catch(() => null)
   if (there !== null) return
-  const tensors = tensorsOf(init.layers)
+  const tensors = tensorsOf(init)
   const partial = `${path}.part`
   const file = createWriteStream(partial)
   const failed = once(file, 'error').then(([error]) => {
@@ -47,7 +67,7 @@ export async function ensureSyntheticGguf(path: string, init: SyntheticModelInit
   const write = async (bytes: Uint8Array): Promise<void> => {
     if (!file.write(bytes)) await Promise.race([once(file, 'drain'), failed])
   }
-  const header = headerOf(tensors, init.layers)
+  const header = headerOf(tensors, init)
   await write(header)
   await write(new Uint8Array(padding(header.byteLength)))
   for (const tensor of tensors) {
@@ -61,39 +81,39 @@ export async function ensureSyntheticGguf(path: string, init: SyntheticModelInit
   await rename(partial, path)
 }
 
-function tensorsOf(layers: number): GgufTensor[] {
+function tensorsOf({ layers, quant }: SyntheticGgufInit): GgufTensor[] {
   const { hiddenSize, experts, expertSize, vocabSize } = OLMOE_1B_7B
   const tensors: GgufTensor[] = [
     { name: 'token_embd.weight', shape: [hiddenSize, vocabSize], type: 'f16' },
     { name: 'output_norm.weight', shape: [hiddenSize], type: 'f32' },
-    { name: 'output.weight', shape: [hiddenSize, vocabSize], type: 'q4_0' },
+    { name: 'output.weight', shape: [hiddenSize, vocabSize], type: quant },
   ]
   for (let layer = 0; layer < layers; layer++) {
     const add = (name: string, shape: number[], type: Type): void => void tensors.push({ name: `blk.${layer}.${name}.weight`, shape, type })
     add('attn_norm', [hiddenSize], 'f32')
-    add('attn_q', [hiddenSize, hiddenSize], 'q4_0')
-    add('attn_k', [hiddenSize, hiddenSize], 'q4_0')
-    add('attn_v', [hiddenSize, hiddenSize], 'q4_0')
-    add('attn_output', [hiddenSize, hiddenSize], 'q4_0')
+    add('attn_q', [hiddenSize, hiddenSize], quant)
+    add('attn_k', [hiddenSize, hiddenSize], quant)
+    add('attn_v', [hiddenSize, hiddenSize], quant)
+    add('attn_output', [hiddenSize, hiddenSize], quant)
     add('attn_q_norm', [hiddenSize], 'f32')
     add('attn_k_norm', [hiddenSize], 'f32')
     add('ffn_norm', [hiddenSize], 'f32')
     add('ffn_gate_inp', [hiddenSize, experts], 'f32')
-    add('ffn_gate_exps', [hiddenSize, expertSize, experts], 'q4_0')
-    add('ffn_down_exps', [expertSize, hiddenSize, experts], 'q4_0')
-    add('ffn_up_exps', [hiddenSize, expertSize, experts], 'q4_0')
+    add('ffn_gate_exps', [hiddenSize, expertSize, experts], quant)
+    add('ffn_down_exps', [expertSize, hiddenSize, experts], quant)
+    add('ffn_up_exps', [hiddenSize, expertSize, experts], quant)
   }
   return tensors
 }
 
-function headerOf(tensors: readonly GgufTensor[], layers: number): Buffer {
+function headerOf(tensors: readonly GgufTensor[], { layers, quant }: SyntheticGgufInit): Buffer {
   const { hiddenSize, heads, experts, expertsPerToken, expertSize, vocabSize, maxContext } = OLMOE_1B_7B
   const headDim = hiddenSize / heads
   const fields = [
     textField('general.architecture', 'olmoe'),
     textField('general.name', 'synthetic'),
     textField('tokenizer.ggml.model', 'no_vocab'),
-    intField('general.file_type', MOSTLY_Q4_0),
+    intField('general.file_type', QUANTS[quant].fileType),
     intField('olmoe.block_count', layers),
     intField('olmoe.context_length', maxContext),
     intField('olmoe.embedding_length', hiddenSize),
@@ -120,12 +140,9 @@ function headerOf(tensors: readonly GgufTensor[], layers: number): Buffer {
 }
 
 function content({ name, shape, type }: GgufTensor, stream: KeyStream, bytes: number): Uint8Array {
-  if (type === 'q4_0') {
+  if (type !== 'f16' && type !== 'f32') {
     const blocks = stream.next(bytes)
-    for (let at = 0; at < bytes; at += TYPES.q4_0.bytes) {
-      blocks[at] = BLOCK_SCALE & 0xff
-      blocks[at + 1] = BLOCK_SCALE >> 8
-    }
+    for (let at = 0; at < bytes; at += TYPES[type].bytes) blocks.set(QUANTS[type].scale, at)
     return blocks
   }
   const count = bytes / TYPES[type].bytes
