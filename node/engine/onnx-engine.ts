@@ -14,8 +14,8 @@ import type { SessionThreads } from './worker-messages.ts'
 /** Below this the copy that onnxruntime keeps in memory costs less than files and checks. */
 const PREPARED_FROM_BYTES = 4 * 2 ** 20
 
-/** Sharing the operators of an expert that is smaller takes longer than it takes one thread. */
-const SHARED_EXPERT_BYTES = 2 ** 20
+/** Threads don't share the operators of an expert up to this size: it would take longer than it takes one of them. */
+const TINY_EXPERT_BYTES = 2 ** 20
 /** 8 experts of OLMoE-1B-7B: 3 ms at 10 GB/s. */
 const CALLER_RUN_BYTES = 32 * 2 ** 20
 
@@ -73,7 +73,7 @@ class OnnxEngine implements Engine {
   async openExperts(model: ModelPackage): Promise<Experts> {
     this.#mustBeOpen()
     const { preparedFromBytes = PREPARED_FROM_BYTES, callerRunBytes = CALLER_RUN_BYTES, threads: poolThreads } = this.#init
-    const isShared = this.#threads === 'shared' && model.manifest.expertLayout.stride > SHARED_EXPERT_BYTES
+    const isTiny = model.manifest.expertLayout.stride <= TINY_EXPERT_BYTES
     return new OnnxExperts({
       id: this.#nextId++,
       model,
@@ -81,10 +81,11 @@ class OnnxEngine implements Engine {
       blocks: this.#blocks,
       preparedFromBytes,
       callerRunBytes,
+      isTiny,
       warn: this.#init.onWarning ?? ((message) => process.emitWarning(message)),
       provider: this.#provider,
       // With threads of their own, the workers are the parallelism.
-      threads: isShared ? 'shared' : 1,
+      threads: this.#threads === 'shared' && !isTiny ? 'shared' : 1,
       poolThreads,
     })
   }

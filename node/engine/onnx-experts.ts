@@ -18,6 +18,8 @@ interface OnnxExpertsInit extends ShardLoaderInit {
   readonly poolThreads: number
   /** Jobs that read at most so much of weights run in the thread of their caller, where it can borrow sessions. */
   readonly callerRunBytes: number
+  /** Whether an expert takes no longer than waking a thread. */
+  readonly isTiny: boolean
 }
 
 interface OpenShard {
@@ -36,6 +38,7 @@ export class OnnxExperts implements Experts {
   readonly #shards = new Map<string, OpenShard>()
   /** By layer: 1 for each expert that can be run. */
   readonly #open: Uint8Array[]
+  #hasBorrowed = false
   #closed = false
 
   constructor(init: OnnxExpertsInit) {
@@ -82,10 +85,13 @@ export class OnnxExperts implements Experts {
     return this.#open[layer]?.[expert] === 1
   }
 
-  /** Their number in the lane when all of them are there, else null. */
+  /**
+   * Their number in the lane when all of them are there, else null: also for tiny ones that this thread has borrowed, so that queries that
+   * are answered together have the trunk computed by one thread and the experts by the other.
+   */
   within(lane: EngineWorker): number | null {
-    const { lanes, id } = this.#init
-    return !this.#closed && lanes.length === 1 && lanes[0] === lane ? id : null
+    const { lanes, id, isTiny } = this.#init
+    return !this.#closed && lanes.length === 1 && lanes[0] === lane && !(isTiny && this.#hasBorrowed) ? id : null
   }
 
   async run(job: ExpertJob): Promise<Float32Array> {
@@ -136,10 +142,13 @@ export class OnnxExperts implements Experts {
   }
 
   async #borrow({ layer, first, last }: ShardEntry): Promise<void> {
-    const { lanes, id } = this.#init
+    const { lanes, id, callerRunBytes } = this.#init
+    if (callerRunBytes === 0) return
     for (const lent of await Promise.all(lanes.map((lane) => lane.call({ op: 'lend-experts', experts: id, layer, first, last })))) {
       for (const [i, pointer] of (lent ?? []).entries()) {
-        if (pointer !== 0n && !this.#closed) this.#borrowed.borrow(layer, first + i, pointer)
+        if (pointer === 0n || this.#closed) continue
+        this.#borrowed.borrow(layer, first + i, pointer)
+        this.#hasBorrowed = true
       }
     }
   }
