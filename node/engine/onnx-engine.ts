@@ -77,7 +77,7 @@ class OnnxEngine implements Engine {
     return new OnnxExperts({
       id: this.#nextId++,
       model,
-      lanes: this.#workers,
+      workers: this.#workers,
       blocks: this.#blocks,
       preparedFromBytes,
       callerRunBytes,

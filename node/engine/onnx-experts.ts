@@ -27,12 +27,12 @@ interface OpenShard {
   readonly opened: Promise<void>
 }
 
-/** The experts of one model, divided over the lanes by expert number. */
+/** The experts of one model, divided over the workers by expert number. */
 export class OnnxExperts implements Experts {
   readonly #init: OnnxExpertsInit
   readonly #loader: ShardLoader
   readonly #hidden: number
-  /** What this thread has borrowed of the lanes' sessions. */
+  /** What this thread has borrowed of the workers' sessions. */
   readonly #borrowed: ExpertSessions
   /** By shard blob. */
   readonly #shards = new Map<string, OpenShard>()
@@ -49,7 +49,7 @@ export class OnnxExperts implements Experts {
     this.#open = Array.from({ length: config.layers }, () => new Uint8Array(config.experts))
     const threads = init.threads === 'shared' ? init.poolThreads : 1
     this.#borrowed = new ExpertSessions(config.hiddenSize, threads)
-    for (const lane of init.lanes) lane.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize, threads })
+    for (const worker of init.workers) worker.post({ op: 'open-experts', experts: init.id, hidden: config.hiddenSize, threads })
   }
 
   openShard(layer: number, first: number): Promise<void> {
@@ -86,17 +86,17 @@ export class OnnxExperts implements Experts {
   }
 
   /**
-   * Their number in the lane when all of them are there, else null: also for tiny ones that this thread has borrowed, so that queries that
+   * Their number in the worker when all of them are there, else null: also for tiny ones that this thread has borrowed, so that queries that
    * are answered together have the trunk computed by one thread and the experts by the other.
    */
-  within(lane: EngineWorker): number | null {
-    const { lanes, id, isTiny } = this.#init
-    return !this.#closed && lanes.length === 1 && lanes[0] === lane && !(isTiny && this.#hasBorrowed) ? id : null
+  within(worker: EngineWorker): number | null {
+    const { workers, id, isTiny } = this.#init
+    return !this.#closed && workers.length === 1 && workers[0] === worker && !(isTiny && this.#hasBorrowed) ? id : null
   }
 
   async run(job: ExpertJob): Promise<Float32Array> {
     if (this.#closed) throw new MeshError('the experts are closed')
-    const { lanes, blocks, id } = this.#init
+    const { workers, blocks, id } = this.#init
     const busy = this.#checkJob(job)
     if (this.#isForCaller(job)) return this.#borrowed.runAtOnce(job)
     const picks = job.pickRow.length
@@ -106,9 +106,9 @@ export class OnnxExperts implements Experts {
     memory.pickRow.set(job.pickRow)
     memory.pickExpert.set(job.pickExpert)
     const calls: Promise<unknown>[] = []
-    for (const [index, lane] of lanes.entries()) {
+    for (const [index, worker] of workers.entries()) {
       if (busy[index] !== 1) continue
-      calls.push(lane.call({ op: 'run-experts', experts: id, layer: job.layer, rows: job.rows, picks, ...lane.refer(block) }))
+      calls.push(worker.call({ op: 'run-experts', experts: id, layer: job.layer, rows: job.rows, picks, ...worker.refer(block) }))
     }
     const ends = await Promise.allSettled(calls)
     try {
@@ -126,7 +126,7 @@ export class OnnxExperts implements Experts {
     this.#borrowed.close()
     await Promise.allSettled([...this.#shards.values()].map((shard) => shard.opened))
     this.#shards.clear()
-    await Promise.allSettled(this.#init.lanes.map((lane) => lane.call({ op: 'close-experts', experts: this.#init.id })))
+    await Promise.allSettled(this.#init.workers.map((worker) => worker.call({ op: 'close-experts', experts: this.#init.id })))
   }
 
   #entry(layer: number, first: number): ShardEntry {
@@ -142,9 +142,9 @@ export class OnnxExperts implements Experts {
   }
 
   async #borrow({ layer, first, last }: ShardEntry): Promise<void> {
-    const { lanes, id, callerRunBytes } = this.#init
+    const { workers, id, callerRunBytes } = this.#init
     if (callerRunBytes === 0) return
-    for (const lent of await Promise.all(lanes.map((lane) => lane.call({ op: 'lend-experts', experts: id, layer, first, last })))) {
+    for (const lent of await Promise.all(workers.map((worker) => worker.call({ op: 'lend-experts', experts: id, layer, first, last })))) {
       for (const [i, pointer] of (lent ?? []).entries()) {
         if (pointer === 0n || this.#closed) continue
         this.#borrowed.borrow(layer, first + i, pointer)
@@ -161,12 +161,12 @@ export class OnnxExperts implements Experts {
 
   /** Whether it takes about as long as waking another thread and being woken by it. */
   #isForCaller({ layer, pickExpert }: ExpertJob): boolean {
-    const { model, lanes, callerRunBytes } = this.#init
+    const { model, workers, callerRunBytes } = this.#init
     if (pickExpert.length * model.manifest.expertLayout.stride > callerRunBytes) return false
-    return lanes.every((lane) => lane.isOpen) && this.#borrowed.hasAll(layer, pickExpert)
+    return workers.every((worker) => worker.isOpen) && this.#borrowed.hasAll(layer, pickExpert)
   }
 
-  /** Checks the job and tells which lanes have a part in it: 1 for each that has. */
+  /** Checks the job and tells which workers have a part in it: 1 for each that has. */
   #checkJob(job: ExpertJob): Uint8Array {
     const { layer, rows, x, pickRow, pickExpert, pickWeight } = job
     const picks = pickRow.length
@@ -176,7 +176,7 @@ export class OnnxExperts implements Experts {
         `a job of ${rows} rows, ${x.length} numbers, ${picks} pick rows and ${pickExpert.length} pick experts does not fit together`,
       )
     }
-    const busy = new Uint8Array(this.#init.lanes.length)
+    const busy = new Uint8Array(this.#init.workers.length)
     for (let pick = 0; pick < picks; pick++) {
       const expert = pickExpert[pick]!
       const row = pickRow[pick]!
@@ -185,7 +185,7 @@ export class OnnxExperts implements Experts {
       if (pick > 0 && (expert < pickExpert[pick - 1]! || (expert === pickExpert[pick - 1]! && row <= pickRow[pick - 1]!))) {
         throw new RangeError(`pick ${pick} is out of order: picks go by expert, then row, each once`)
       }
-      busy[this.#loader.laneOf(expert)] = 1
+      busy[this.#loader.workerOf(expert)] = 1
     }
     return busy
   }

@@ -14,10 +14,10 @@ import { ScratchTensors } from './scratch-tensors.ts'
 import type { GraphSource, SessionThreads } from './worker-messages.ts'
 
 export interface ShardLoaderInit {
-  /** Number of the set of experts in the lanes. */
+  /** Number of the set of experts in the workers. */
   readonly id: number
   readonly model: ModelPackage
-  readonly lanes: readonly EngineWorker[]
+  readonly workers: readonly EngineWorker[]
   readonly threads: SessionThreads
   readonly provider: Provider
   /** Shards of at least this many bytes are prepared; the weights of smaller ones are packed in memory. */
@@ -31,10 +31,10 @@ const MANY_ROWS = 20
 /** Where the kernels of quantised weights read the scales out of the packed weights alone, and a mapped file can be emptied. */
 const SCALES_ARE_PACKED = process.arch === 'x64' && process.platform !== 'win32'
 
-/** Of one lane. */
+/** Of one worker. */
 const ACTS_IN_FLIGHT = 2
 
-/** Opens the sessions of shards in the lanes, expert e in lane e mod their number. */
+/** Opens the sessions of shards in the workers, expert e in worker e mod their number. */
 export class ShardLoader {
   readonly #init: ShardLoaderInit
   #emptiesScales = SCALES_ARE_PACKED
@@ -60,20 +60,20 @@ export class ShardLoader {
   }
 
   async close(entry: ShardEntry): Promise<void> {
-    const { id, lanes } = this.#init
+    const { id, workers } = this.#init
     const calls: Promise<unknown>[] = []
     for (let expert = entry.first; expert <= entry.last; expert++) {
-      calls.push(lanes[this.laneOf(expert)]!.call({ op: 'close-expert', experts: id, layer: entry.layer, expert }))
+      calls.push(workers[this.workerOf(expert)]!.call({ op: 'close-expert', experts: id, layer: entry.layer, expert }))
     }
     await Promise.allSettled(calls)
   }
 
-  laneOf(expert: number): number {
-    return expert % this.#init.lanes.length
+  workerOf(expert: number): number {
+    return expert % this.#init.workers.length
   }
 
   async #openPlain(entry: ShardEntry, file: BlobFile): Promise<void> {
-    await this.#eachExpert(entry, (expert, lane) => this.#openExpert(entry, file, expert, lane, this.#source(entry, file, expert)))
+    await this.#eachExpert(entry, (expert, worker) => this.#openExpert(entry, file, expert, worker, this.#source(entry, file, expert)))
   }
 
   /** False when the store can't hold the prepared form, or sessions do not compute with it what they compute without. */
@@ -96,11 +96,11 @@ export class ShardLoader {
   async #openWith(entry: ShardEntry, file: BlobFile, prepared: PreparedBlob, emptiesScales: boolean): Promise<boolean> {
     const scratch = emptiesScales && this.#scalesOf(entry, entry.first).length > 0 ? await ScratchTensors.create(file) : null
     try {
-      await this.#eachExpert(entry, async (expert, lane) => {
+      await this.#eachExpert(entry, async (expert, worker) => {
         await scratch?.add(this.#scalesOf(entry, expert))
         const source = this.#source(entry, file, expert, scratch)
         const { packs } = prepared.graphs[expert - entry.first]!
-        await this.#openExpert(entry, file, expert, lane, { ...source, model: addPacks(source.model, prepared.location, packs) })
+        await this.#openExpert(entry, file, expert, worker, { ...source, model: addPacks(source.model, prepared.location, packs) })
       })
       await scratch?.empty()
     } finally {
@@ -116,8 +116,8 @@ export class ShardLoader {
   /** Whether the sessions compute what they computed with the blob's own weights. */
   async #isRight(entry: ShardEntry, prepared: PreparedBlob): Promise<boolean> {
     let isRight = true
-    await this.#eachExpert(entry, async (expert, lane) => {
-      if ((await this.#check(entry, expert, lane, CHECK_ROWS)) !== prepared.graphs[expert - entry.first]!.check) isRight = false
+    await this.#eachExpert(entry, async (expert, worker) => {
+      if ((await this.#check(entry, expert, worker, CHECK_ROWS)) !== prepared.graphs[expert - entry.first]!.check) isRight = false
     })
     if (!isRight || this.#isRightForManyRows) return isRight
     // One row has shown that the weights are right, and what kernels read of them is the same in all shards.
@@ -135,13 +135,13 @@ export class ShardLoader {
       const { id } = this.#init
       // One after the other: the files of one expert are twice its size.
       for (let expert = entry.first; expert <= entry.last; expert++) {
-        const lane = this.#init.lanes[this.laneOf(expert)]!
+        const worker = this.#init.workers[this.workerOf(expert)]!
         const name = String(expert)
         const source = { ...this.#source(entry, file, expert), saveTo: { folder: writer.folder, name } }
-        await loading(file, lane.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
-        const check = await this.#check(entry, expert, lane, CHECK_ROWS)
+        await loading(file, worker.call({ op: 'open-expert', experts: id, layer: entry.layer, expert, source }))
+        const check = await this.#check(entry, expert, worker, CHECK_ROWS)
         if (expert === entry.first) manyRowsCheck = await this.#checkManyRows(entry)
-        await lane.call({ op: 'close-expert', experts: id, layer: entry.layer, expert })
+        await worker.call({ op: 'close-expert', experts: id, layer: entry.layer, expert })
         await writer.add(name, check)
       }
       return await writer.finish(manyRowsCheck)
@@ -177,30 +177,30 @@ export class ShardLoader {
     }
   }
 
-  async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, lane: EngineWorker, source: GraphSource): Promise<void> {
-    await loading(file, lane.call({ op: 'open-expert', experts: this.#init.id, layer: entry.layer, expert, source }))
+  async #openExpert(entry: ShardEntry, file: BlobFile, expert: number, worker: EngineWorker, source: GraphSource): Promise<void> {
+    await loading(file, worker.call({ op: 'open-expert', experts: this.#init.id, layer: entry.layer, expert, source }))
   }
 
   async #checkManyRows(entry: ShardEntry): Promise<string> {
-    return await this.#check(entry, entry.first, this.#init.lanes[this.laneOf(entry.first)]!, MANY_ROWS)
+    return await this.#check(entry, entry.first, this.#init.workers[this.workerOf(entry.first)]!, MANY_ROWS)
   }
 
-  async #check(entry: ShardEntry, expert: number, lane: EngineWorker, rows: number): Promise<string> {
-    const outputs = await lane.call({ op: 'check-expert', experts: this.#init.id, layer: entry.layer, expert, rows })
+  async #check(entry: ShardEntry, expert: number, worker: EngineWorker, rows: number): Promise<string> {
+    const outputs = await worker.call({ op: 'check-expert', experts: this.#init.id, layer: entry.layer, expert, rows })
     return digestOf(outputs)
   }
 
   /**
-   * In all lanes at once; in each so few at a time that a run that comes in between hardly waits, and so many that the lane need not wait
+   * In all workers at once; in each so few at a time that a run that comes in between hardly waits, and so many that the worker need not wait
    * while the next graph is made.
    */
-  async #eachExpert(entry: ShardEntry, act: (expert: number, lane: EngineWorker) => Promise<void>): Promise<void> {
+  async #eachExpert(entry: ShardEntry, act: (expert: number, worker: EngineWorker) => Promise<void>): Promise<void> {
     const ends = await Promise.allSettled(
-      this.#init.lanes.flatMap((lane, index) => {
+      this.#init.workers.flatMap((worker, index) => {
         const experts = Array.from({ length: entry.last - entry.first + 1 }, (_, i) => entry.first + i)
-        const own = experts.filter((expert) => this.laneOf(expert) === index).values()
+        const own = experts.filter((expert) => this.workerOf(expert) === index).values()
         return Array.from({ length: ACTS_IN_FLIGHT }, async () => {
-          for (const expert of own) await act(expert, lane)
+          for (const expert of own) await act(expert, worker)
         })
       }),
     )
