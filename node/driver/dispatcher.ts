@@ -294,11 +294,8 @@ export class Dispatcher {
       const [sentBytes, receivedBytes] = [callFrameBytes(call), replyFrameBytes(result.rowType, result.rows, result.width)]
       const { queueUs, computeUs } = result
       const picks = group.pickRow.length
-      // While the trunk goes on with what the last host of the layer sent.
-      setImmediate(() => {
-        costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks, bytes: sentBytes + receivedBytes })
-        context.tally.served({ peer, local: false, layer: work.layer, rowOf: group.rowOf, sentBytes, receivedBytes, picks, cachedPicks: 0 })
-      })
+      costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks, bytes: sentBytes + receivedBytes })
+      context.tally.served({ peer, local: false, layer: work.layer, rowOf: group.rowOf, sentBytes, receivedBytes, picks, cachedPicks: 0 })
       return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {
       if (scope.isCancelled || !isPeerFailure(error)) throw error

@@ -159,7 +159,7 @@ export class OnnxExperts implements Experts {
     await this.#loader.close(entry)
   }
 
-  /** Whether it takes about as long as waking another thread and being woken by it. */
+  /** Whether it takes so little time that waking another thread and being woken by it would be felt. */
   #isForCaller({ layer, pickExpert }: ExpertJob): boolean {
     const { model, workers, callerRunBytes } = this.#init
     if (pickExpert.length * model.manifest.expertLayout.stride > callerRunBytes) return false

@@ -121,6 +121,8 @@ export class ExpertHost {
     }
     const turn = this.#turn(call, call.peer)
     if (turn !== null) await turn
+    // Other calls, and cancellations, that came in with this one are read first: computing may take this thread.
+    else await nextTurn()
     const startedAt = performance.now()
     try {
       if (call.isCancelled()) return { status: 'cancelled' }
@@ -182,7 +184,13 @@ export class ExpertHost {
     return new Promise((resolve) => this.#queues[priority]!.push({ start: resolve, peer, bytes: x.byteLength }))
   }
 
+  /** Begins the most urgent of what has come in by the next turn. */
   #next(): void {
+    if (this.#waiting.jobs === 0) this.#running--
+    else setImmediate(() => this.#startNext())
+  }
+
+  #startNext(): void {
     const next = this.#queues.find((queue) => queue.length > 0)?.shift()
     if (next === undefined) {
       this.#running--
@@ -194,8 +202,7 @@ export class ExpertHost {
       room.bytes -= next.bytes
     }
     if (ofPeer.jobs === 0) this.#waitingOf.delete(next.peer)
-    // What has come in meanwhile is read first: jobs may take this thread.
-    setImmediate(next.start)
+    next.start()
   }
 }
 

@@ -28,8 +28,8 @@ const QUANTS: Readonly<Record<GgufQuant, { readonly scale: readonly number[]; re
   q4_0: { scale: [0x80, 0x1c], fileType: 2 },
   // Half precision of about 0.0003, and the scale 1 for each of eight parts: 33, of which two bits lie apart from four.
   iq4_xs: { scale: [0xea, 0x0c, 0xaa, 0xaa, 0x11, 0x11, 0x11, 0x11], fileType: 30 },
-  // 2 to the power of -8.
-  mxfp4: { scale: [119], fileType: 38 },
+  // 2 to the power of -8: codes count halves.
+  mxfp4: { scale: [120], fileType: 38 },
 })
 
 /** Value types of GGUF's metadata. */

@@ -1,21 +1,22 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
+import type { EngineInit } from '../../../node/engine/engine.ts'
 import { NativeSemaphore } from '../../../node/engine/native-semaphore.ts'
 import { OnnxGraph } from '../../../node/engine/onnx-graph.ts'
 import { createEngine } from '../../../node/engine/onnx-engine.ts'
 import { Operand, Operands } from '../../../node/engine/operands.ts'
+import type { ModelPackage } from '../../../node/model/package.ts'
 import { openSession } from '../../../node/engine/session.ts'
 import { shareThreads } from '../../../node/engine/shared-threads.ts'
 import { generateGreedily, openLocally } from '../../helpers/local-generation.ts'
-import { packForTest } from '../../helpers/packed-model.ts'
+import { packFolderForTest, wideCheckpoint } from '../../helpers/packed-model.ts'
 
-const MODEL = 'random-olmoe'
 const TOKENS = Array.from({ length: 40 }, (_, i) => (i * 7) % 64)
 
 /** What an engine of so many threads computes: tokens, and the logits and expert outputs of a prompt. */
-async function compute(t: TestContext, threads: number, model: Awaited<ReturnType<typeof packForTest>>['model']) {
-  const engine = createEngine({ threads, callerRunBytes: 0 })
+async function compute(t: TestContext, threads: number, model: ModelPackage, init: Partial<EngineInit> = { callerRunBytes: 0 }) {
+  const engine = createEngine({ threads, ...init })
   t.after(() => engine.close())
   const local = await openLocally(engine, model)
   const tokens = await generateGreedily(local, TOKENS, 8)
@@ -35,10 +36,13 @@ test('two threads that all sessions share compute the same bits as one; the firs
   const whyNot = shareThreads(2)
   if (process.platform !== 'linux') assert.match(whyNot!, /not known to work/)
   else assert.equal(whyNot, null)
-  const { model } = await packForTest(t, MODEL)
+  // Experts large enough to be shared.
+  const { model } = await packFolderForTest(t, await wideCheckpoint(t), { kind: 'f32' })
   const shared = await compute(t, 2, model)
   const alone = await compute(t, 1, model)
   assert.deepEqual(shared, alone)
+  // In the thread of the caller and those that it shares.
+  assert.deepEqual(await compute(t, 2, model, {}), alone)
   assert.ok(alone.outputs.some((value) => value !== 0))
   // With another number each session has threads of its own, and the bits stay.
   if (whyNot === null) assert.match(shareThreads(3)!, /shares 2 threads already/)
