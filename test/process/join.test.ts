@@ -9,6 +9,7 @@ import type { TestContext } from 'node:test'
 import { decodeInvite, encodeInvite } from '../../node/swarm/invite.ts'
 import { multiaddr } from '@multiformats/multiaddr'
 import { CLEAN_ENV, DaemonSwarm, skein, statusOf } from '../helpers/daemon-swarm.ts'
+import { fixedPort } from '../helpers/fixed-port.ts'
 import { until } from '../helpers/until.ts'
 
 const PEER = '12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN'
@@ -112,10 +113,11 @@ test('an invite that cannot work is refused before anything is started', { timeo
 test('nobody at the addresses: the node says so, tries on and connects once somebody is there', { timeout: 90_000 }, async (t) => {
   const swarm = await emptySwarm(t)
   const { data, flags } = newcomer(swarm, 'early')
-  const founder = await swarm.start('founder', ['--host', 'none'])
-  const [address] = founder.addresses as [string]
+  const listen = `/ip4/127.0.0.1/tcp/${await fixedPort()}`
+  const founder = await swarm.start('founder', ['--host', 'none', '--listen', listen])
   await founder.stop()
-  const invite = encodeInvite({ name: swarm.name, expiresAt: Date.now() + 3_600_000, addresses: [multiaddr(address)], keys: null })
+  const addresses = [multiaddr(`${listen}/p2p/${founder.peer}`)]
+  const invite = encodeInvite({ name: swarm.name, expiresAt: Date.now() + 3_600_000, addresses, keys: null })
   const joined = await skein(['join', invite, '--wait', '3', ...flags])
   assert.equal(joined.code, 1)
   assert.match(joined.stderr, /not connected yet: .*ECONNREFUSED.*keeps trying in the background/)
@@ -124,7 +126,7 @@ test('nobody at the addresses: the node says so, tries on and connects once some
   assert.match(doctor.stdout, /^PROBLEM +bootstrap .*ECONNREFUSED/m)
   const { url } = JSON.parse(await readFile(join(data, 'api.json'), 'utf8')) as { url: string }
   assert.ok((await statusOf(url)).peers.length === 0)
-  await swarm.start('founder', ['--host', 'none', '--listen', address.replace(/\/p2p\/.*/, '')])
+  await swarm.start('founder', ['--host', 'none', '--listen', listen])
   await until(async () => (await statusOf(url)).peers.some(({ connected }) => connected), { what: 'the late founder', timeoutMs: 30_000 })
 })
 
@@ -170,17 +172,16 @@ test('a clock that is an hour ahead does not keep a node out, and both join and 
 test('nodes that have met find each other again without any bootstrap node', { timeout: 120_000 }, async (t) => {
   const swarm = await emptySwarm(t)
   const gateway = await swarm.start('gateway', ['--host', 'none'])
-  const names = ['ann', 'ben']
-  const met = await Promise.all(names.map((name) => swarm.start(name, ['--host', 'all'])))
+  // The same ports both times, as a node at home has.
+  const owners = await Promise.all(['ann', 'ben'].map(async (name) => ({ name, listen: `/ip4/127.0.0.1/tcp/${await fixedPort()}` })))
+  const start = () => Promise.all(owners.map(({ name, listen }) => swarm.start(name, ['--host', 'all', '--listen', listen])))
+  const met = await start()
   const sees = async (url: string, peer: string): Promise<boolean> =>
     (await statusOf(url)).peers.some((one) => one.peer === peer && one.connected)
   await until(async () => (await sees(met[0]!.url, met[1]!.peer)) && (await sees(met[1]!.url, met[0]!.peer)), { what: 'ann and ben meet' })
   await Promise.all([gateway.stop(), ...met.map((daemon) => daemon.stop())])
   swarm.daemons.delete('gateway')
-  // The same port, as a node at home has; nothing else is told.
-  const again = await Promise.all(
-    names.map((name, i) => swarm.start(name, ['--host', 'all', '--listen', met[i]!.addresses[0]!.replace(/\/p2p\/.*/, '')])),
-  )
+  const again = await start()
   await until(async () => (await sees(again[0]!.url, again[1]!.peer)) && (await sees(again[1]!.url, again[0]!.peer)), {
     what: 'ann and ben meet again',
     timeoutMs: 30_000,
