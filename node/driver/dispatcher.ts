@@ -155,9 +155,9 @@ export class Dispatcher {
     let searching: AbortSignal | null = null
     for (;;) {
       context.scope.throwIfCancelled()
-      const candidates = this.#candidates(context.model, work.layer, runs, excluded)
-      const orphan = runs.find((run) => !candidates.some((candidate) => candidate.holds(work.layer, run.expert)))
-      if (orphan === undefined) return this.#assign(context, work, runs, candidates)
+      const serving = servingOf(work.layer, runs, this.#candidates(context.model, work.layer, runs, excluded))
+      const orphan = runs.find((_, i) => serving.holders[i]!.length === 0)
+      if (orphan === undefined) return this.#assign(context, work, runs, serving)
       // One look-up finds the hosts of one shard; the layer's other experts may lie in others.
       if (sought.has(orphan.expert)) {
         const pardoned = await afterBusy(context.scope, excluded)
@@ -183,9 +183,14 @@ export class Dispatcher {
       : [...fit, ...all.filter((candidate) => !fit.includes(candidate) && needed.some((run) => candidate.holds(layer, run.expert)))]
   }
 
-  #assign(context: DispatchContext, work: LayerWork, runs: readonly ExpertRun[], candidates: readonly Candidate[]): Assigned[] {
+  #assign(
+    context: DispatchContext,
+    work: LayerWork,
+    runs: readonly ExpertRun[],
+    { hosts: candidates, places, holders }: Serving,
+  ): Assigned[] {
     const { costs, priorOf } = this.#components
-    const picks = runs.reduce((sum, run) => sum + run.to - run.from, 0)
+    const picks = picksIn(runs)
     const bytes = layerBytes(context.tally, work, picks)
     const hosts = candidates.map(({ peer, local }) => {
       const cost = costs.cost(peer, local, priorOf(peer))
@@ -194,29 +199,20 @@ export class Dispatcher {
     })
     const plan = planDispatch({
       layer: work.layer,
-      demands: runs.map((run) => ({
-        expert: run.expert,
-        rows: run.to - run.from,
-        holders: candidates.flatMap((candidate, index) => (candidate.holds(work.layer, run.expert) ? [index] : [])),
-      })),
+      demands: runs.map(({ expert, from, to }, i) => ({ expert, rows: to - from, holders: holders[i]! })),
       hosts,
+      places,
       seed: this.#components.tieSeed + work.layer,
       exploreSeed: context.exploreSeed + work.layer,
     })
-    const byHost = new Map<number, ExpertRun[]>()
-    plan.forEach((host, i) => byHost.set(host, [...(byHost.get(host) ?? []), runs[i]!]))
-    const groups = [...byHost].map(([index, assigned]) => {
-      const host = hosts[index]!
-      const picks = assigned.reduce((sum, run) => sum + run.to - run.from, 0)
-      return {
-        peer: host.peer,
-        local: host.local,
-        expectedUs: host.overheadUs + host.queueUs + picks * host.perPickUs,
-        group: groupOf(work, assigned),
-      }
-    })
+    const assigned: Assigned[] = []
+    for (const [index, { peer, local, overheadUs, queueUs, perPickUs }] of hosts.entries()) {
+      const own = runs.filter((_, i) => plan[i] === index)
+      if (own.length === 0) continue
+      assigned.push({ peer, local, expectedUs: overheadUs + queueUs + picksIn(own) * perPickUs, group: groupOf(work, own) })
+    }
     // Who takes longest is called first.
-    return groups.sort((a, b) => b.expectedUs - a.expectedUs)
+    return assigned.sort((a, b) => b.expectedUs - a.expectedUs)
   }
 
   async #runGroup(context: DispatchContext, work: LayerWork, assigned: Assigned, excluded: Excluded): Promise<PartialSum[]> {
@@ -352,6 +348,35 @@ interface Assigned {
   readonly local: boolean
   readonly expectedUs: number
   readonly group: ExpertGroup
+}
+
+/** Who of the candidates can compute a part of a layer. */
+interface Serving {
+  readonly hosts: readonly Candidate[]
+  /** Of each of them among all candidates. */
+  readonly places: readonly number[]
+  /** For each run, the indexes of its hosts. */
+  readonly holders: readonly (readonly number[])[]
+}
+
+function servingOf(layer: number, runs: readonly ExpertRun[], candidates: readonly Candidate[]): Serving {
+  const hosts: Candidate[] = []
+  const places: number[] = []
+  const holders = runs.map((): number[] => [])
+  for (const [place, candidate] of candidates.entries()) {
+    let index = -1
+    for (const [i, { expert }] of runs.entries()) {
+      if (!candidate.holds(layer, expert)) continue
+      if (index === -1) index = hosts.push(candidate) - 1
+      places[index] = place
+      holders[i]!.push(index)
+    }
+  }
+  return { hosts, places, holders }
+}
+
+function picksIn(runs: readonly ExpertRun[]): number {
+  return runs.reduce((sum, run) => sum + run.to - run.from, 0)
 }
 
 const LOST_RACE = new Error('another replica answered first')

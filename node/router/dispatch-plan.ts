@@ -19,6 +19,8 @@ export interface DispatchProblem {
    * their weights in its caches, while other layers and other drivers favour other hosts.
    */
   readonly seed: number
+  /** For each host, a number that stays the same from token to token, by which the seed tells it from its equals; its index where it is missing. */
+  readonly places?: readonly number[]
   /** Decides whether the plan explores, and whom; `seed` where it is missing. Equal seeds give equal plans. */
   readonly exploreSeed?: number
 }
@@ -54,7 +56,7 @@ export function planDispatch(problem: DispatchProblem): DispatchPlan {
   }
   // Planned for each layer of each token: where there is nothing to choose, the rest of this would be a tenth of a driver's work.
   if (demands.every(({ holders }) => holders.length === 1)) return demands.map(({ holders }) => holders[0]!)
-  const base = tiedCosts(hosts, demands, seed)
+  const base = tiedCosts(problem)
   const explored = exploredHost(problem.exploreSeed ?? seed, base, demands)
   if (explored === null) return cheapestPlan(demands, hosts, base)
   const rest = cheapestPlan(
@@ -80,14 +82,14 @@ function cheapestPlan(demands: readonly ExpertDemand[], hosts: readonly HostCost
   return best
 }
 
+// Loops instead of closures and maps from here on: this is a twelfth of a driver's work between the layers of a token.
+
 /** Repeatedly takes the host that serves the most uncovered rows for its time. */
 function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
-  const plan = demands.map(() => -1)
+  const plan = filled(demands.length, -1)
   for (let left = demands.length; left > 0;) {
-    const rows = new Float64Array(hosts.length)
-    demands.forEach((demand, i) => {
-      if (plan[i] === -1) for (const host of demand.holders) rows[host]! += demand.rows
-    })
+    const rows = filled(hosts.length, 0)
+    for (let i = 0; i < demands.length; i++) if (plan[i] === -1) for (const host of demands[i]!.holders) rows[host]! += demands[i]!.rows
     let best = -1
     let bestPrice = Infinity
     for (let host = 0; host < hosts.length; host++) {
@@ -99,59 +101,70 @@ function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost
         best = host
       }
     }
-    demands.forEach((demand, i) => {
-      if (plan[i] !== -1 || !demand.holders.includes(best)) return
+    for (let i = 0; i < demands.length; i++) {
+      if (plan[i] !== -1 || !demands[i]!.holders.includes(best)) continue
       plan[i] = best
       left--
-    })
+    }
   }
   return plan
 }
 
 /** Gives each expert, those with most rows first, to the host that would finish it first. */
 function planBalanced(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
-  const plan = demands.map(() => -1)
-  const load = new Float64Array(hosts.length)
-  const order = demands.map((_, i) => i).sort((a, b) => demands[b]!.rows - demands[a]!.rows || a - b)
-  for (const i of order) {
-    const demand = demands[i]!
+  const plan = filled(demands.length, -1)
+  const load = filled(hosts.length, 0)
+  for (const i of byRows(demands)) {
+    const { rows, holders } = demands[i]!
     let best = -1
     let bestTime = Infinity
-    for (const host of demand.holders) {
-      const time = base[host]! + load[host]! + demand.rows * hosts[host]!.perPickUs + (load[host] === 0 ? OPEN_HOST_US : 0)
+    for (const host of holders) {
+      const time = base[host]! + load[host]! + rows * hosts[host]!.perPickUs + (load[host] === 0 ? OPEN_HOST_US : 0)
       if (best === -1 || time < bestTime) {
         bestTime = time
         best = host
       }
     }
     plan[i] = best
-    load[best]! += demand.rows * hosts[best]!.perPickUs
+    load[best]! += rows * hosts[best]!.perPickUs
   }
   return plan
 }
 
+/** Indexes of the demands, those with most rows first, else in their order. */
+function byRows(demands: readonly ExpertDemand[]): number[] {
+  const order = demands.map((_, i) => i)
+  // One sequence that decodes has one row everywhere.
+  const isSorted = demands.every(({ rows }, i) => i === 0 || rows <= demands[i - 1]!.rows)
+  return isSorted ? order : order.sort((a, b) => demands[b]!.rows - demands[a]!.rows || a - b)
+}
+
 /** Everything to the host that would finish it first; null when nobody holds everything. */
 function planOneHost(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] | null {
-  const rows = demands.reduce((sum, demand) => sum + demand.rows, 0)
-  const held = new Float64Array(hosts.length)
-  for (const demand of demands) for (const host of demand.holders) held[host]! += demand.rows
+  const held = filled(hosts.length, 0)
+  let rows = 0
+  for (const demand of demands) {
+    rows += demand.rows
+    for (const host of demand.holders) held[host]! += demand.rows
+  }
   let best = -1
   for (let host = 0; host < hosts.length; host++) {
     if (held[host] !== rows) continue
     if (best === -1 || timeAlone(hosts, base, host, rows) < timeAlone(hosts, base, best, rows)) best = host
   }
-  return best === -1 ? null : demands.map(() => best)
+  return best === -1 ? null : filled(demands.length, best)
 }
 
 /** Each expert to the host that would finish it first if it were alone. */
 function planApart(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
-  return demands.map(({ rows, holders }) => {
+  const plan = filled(demands.length, -1)
+  for (let i = 0; i < demands.length; i++) {
+    const { rows, holders } = demands[i]!
     let best = holders[0]!
-    for (const host of holders) {
-      if (timeAlone(hosts, base, host, rows) < timeAlone(hosts, base, best, rows)) best = host
-    }
-    return best
-  })
+    for (const host of holders) if (timeAlone(hosts, base, host, rows) < timeAlone(hosts, base, best, rows)) best = host
+    plan[i] = best
+  }
+  return plan
 }
 
 function timeAlone(hosts: readonly HostCost[], base: readonly number[], host: number, rows: number): number {
@@ -159,19 +172,35 @@ function timeAlone(hosts: readonly HostCost[], base: readonly number[], host: nu
 }
 
 function planCost(plan: readonly number[], demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number {
-  const load = new Map<number, number>()
-  plan.forEach((host, i) => load.set(host, (load.get(host) ?? 0) + demands[i]!.rows * hosts[host]!.perPickUs))
+  const load = filled(hosts.length, -1)
+  for (let i = 0; i < plan.length; i++) {
+    const host = plan[i]!
+    load[host] = Math.max(0, load[host]!) + demands[i]!.rows * hosts[host]!.perPickUs
+  }
+  let used = 0
   let last = 0
-  for (const [host, time] of load) last = Math.max(last, base[host]! + time)
-  return last * (1 + TAIL_PER_DOUBLING * Math.log2(load.size)) + load.size * OPEN_HOST_US
+  for (let host = 0; host < hosts.length; host++) {
+    if (load[host] === -1) continue
+    used++
+    last = Math.max(last, base[host]! + load[host]!)
+  }
+  return last * (1 + TAIL_PER_DOUBLING * Math.log2(used)) + used * OPEN_HOST_US
 }
 
 /** What each host costs before it computes; equally good ones the same, but for the order in which the seed puts them. */
-function tiedCosts(hosts: readonly HostCost[], demands: readonly ExpertDemand[], seed: number): number[] {
-  const expected = hosts.map((host) => host.overheadUs + host.queueUs)
-  const useful = new Set(demands.flatMap((demand) => demand.holders))
-  const best = Math.min(...hosts.flatMap((host, i) => (host.local || !useful.has(i) ? [] : [expected[i]!])))
-  return expected.map((cost, i) => (!hosts[i]!.local && cost <= best * (1 + TIE_SHARE) + TIE_US ? best + uniform(seed, i) : cost))
+function tiedCosts({ hosts, demands, seed, places }: DispatchProblem): number[] {
+  let best = Infinity
+  for (const { holders } of demands) {
+    for (const host of holders) if (!hosts[host]!.local) best = Math.min(best, expectedUs(hosts[host]!))
+  }
+  return hosts.map((host, i) => {
+    const cost = expectedUs(host)
+    return !host.local && cost <= best * (1 + TIE_SHARE) + TIE_US ? best + uniform(seed, places?.[i] ?? i) : cost
+  })
+}
+
+function expectedUs({ overheadUs, queueUs }: HostCost): number {
+  return overheadUs + queueUs
 }
 
 /** The host that this plan shall try, if it is one of those that explore. */
@@ -180,6 +209,10 @@ function exploredHost(seed: number, base: readonly number[], demands: readonly E
   const useful = [...new Set(demands.flatMap((demand) => demand.holders))].sort((a, b) => a - b)
   const host = useful[Math.floor(uniform(seed, -2) * useful.length)]!
   return base[host]! <= Math.min(...useful.map((other) => base[other]!)) * EXPLORE_FACTOR + EXPLORE_US ? host : null
+}
+
+function filled(length: number, value: number): number[] {
+  return new Array<number>(length).fill(value)
 }
 
 /** A number in [0, 1) from two integers (murmur3's finaliser). */

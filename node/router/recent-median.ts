@@ -1,9 +1,10 @@
 /** The median of the last few numbers: one stray measurement does not move it, a lasting change does within half of them. */
 export class RecentMedian {
   readonly #ring: number[] = []
+  /** The same numbers in order. */
+  readonly #sorted: number[] = []
   readonly #size: number
   #next = 0
-  #median: number | null = null
 
   /** `size`: how many numbers count; odd, so that the median is one of them. */
   constructor(size: number) {
@@ -12,19 +13,23 @@ export class RecentMedian {
 
   /** null before the first number. */
   get value(): number | null {
-    return this.#median
+    return this.#sorted[this.#sorted.length >> 1] ?? null
   }
 
+  /** Not for NaN. */
   add(value: number): void {
+    const sorted = this.#sorted
+    if (this.#ring.length === this.#size) sorted.splice(sorted.indexOf(this.#ring[this.#next]!), 1)
     this.#ring[this.#next] = value
     this.#next = (this.#next + 1) % this.#size
-    const sorted = [...this.#ring].sort((a, b) => a - b)
-    this.#median = sorted[sorted.length >> 1]!
+    let place = sorted.length
+    while (place > 0 && sorted[place - 1]! > value) place--
+    sorted.splice(place, 0, value)
   }
 
   clear(): void {
     this.#ring.length = 0
+    this.#sorted.length = 0
     this.#next = 0
-    this.#median = null
   }
 }

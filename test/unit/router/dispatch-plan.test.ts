@@ -107,6 +107,34 @@ test('no simple plan is as small and quicker: all on one host, each expert at it
   )
 })
 
+test('a favourite among equals stays the favourite when others beside them come and go', () => {
+  const [equal, other] = [host(), host({ overheadUs: 90_000 })]
+  const favourites = SEEDS.map((seed) => {
+    const alone = planDispatch({
+      layer: 0,
+      demands: heldByAll(3, 1, [equal, equal]),
+      hosts: [equal, equal],
+      places: [1, 2],
+      seed,
+      exploreSeed: 1,
+    })
+    const beside = {
+      layer: 0,
+      demands: heldByAll(3, 1, [other, equal, equal]),
+      hosts: [other, equal, equal],
+      places: [0, 1, 2],
+      seed,
+      exploreSeed: 1,
+    }
+    assert.deepEqual(
+      planDispatch(beside).map((index) => index - 1),
+      alone,
+    )
+    return alone[0]
+  })
+  assert.deepEqual(new Set(favourites), new Set([0, 1]))
+})
+
 test('an expert that nobody serves is named with its layer', () => {
   const hosts = [host()]
   const demands = [...heldByAll(2, 1, hosts), { expert: 17, rows: 1, holders: [] }]
