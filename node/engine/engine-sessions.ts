@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { ExpertSessions } from './expert-sessions.ts'
 import type { BlockRef, WorkerRequest, WorkerResult } from './worker-messages.ts'
-import { WorkerTrunk } from './worker-trunk.ts'
+import { TrunkSessions } from './trunk-sessions.ts'
 
 interface Waiting {
   readonly request: WorkerRequest
@@ -13,7 +13,7 @@ type AdvanceRequest = Extract<WorkerRequest, { op: 'advance' }>
 
 /** The sessions of one thread of the engine, and what is done with them: one request after the other, in order. */
 export class EngineSessions {
-  readonly #trunks = new Map<number, WorkerTrunk>()
+  readonly #trunks = new Map<number, TrunkSessions>()
   readonly #expertSets = new Map<number, ExpertSessions>()
   readonly #blocks = new Map<number, SharedArrayBuffer>()
   readonly #queue: Waiting[] = []
@@ -54,7 +54,7 @@ export class EngineSessions {
     switch (request.op) {
       case 'attend': {
         const trunk = this.#trunkOf(request.trunk)
-        if (request.start !== null) trunk.begin(request.pass, request.start, this.#blockOf(request.start))
+        if (request.start !== null) trunk.begin(request.pass, request.start.segments, this.#blockOf(request.start))
         trunk.attend(request.pass, request.layer)
         return null
       }
@@ -65,21 +65,22 @@ export class EngineSessions {
         return null
       case 'logits':
         return this.#trunkOf(request.trunk).logits(request.pass, request.rows)
+      case 'head':
+        return this.#trunkOf(request.trunk).head(request.last)
       case 'end-pass':
         this.#trunks.get(request.trunk)?.endPass(request.pass)
         return null
-      case 'copy-block':
-        this.#trunks.get(request.trunk)?.copyBlock(request.from, request.to)
-        return null
       case 'open-trunk':
-        this.#trunks.set(request.trunk, new WorkerTrunk(request.config, request.embedding, request.kv))
+        this.#trunks.set(request.trunk, new TrunkSessions(request.config, request.embedding, request.kv))
         return null
       case 'open-layer':
-        this.#trunkOf(request.trunk).openLayer(request.layer, request)
+        this.#trunkOf(request.trunk).openLayer(request.layer, request, request.kv)
         return null
       case 'open-head':
         this.#trunkOf(request.trunk).openHead(request.source)
         return null
+      case 'lend-trunk':
+        return this.#trunkOf(request.trunk).pointers()
       case 'close-trunk':
         this.#trunks.get(request.trunk)?.close()
         this.#trunks.delete(request.trunk)
@@ -115,7 +116,7 @@ export class EngineSessions {
     const { trunk: id, pass, start } = request
     const trunk = this.#trunkOf(id)
     const experts = this.#expertsOf(request.experts)
-    if (start !== null) trunk.begin(pass, start, this.#blockOf(start))
+    if (start !== null) trunk.begin(pass, start.segments, this.#blockOf(start))
     for (let { layer } = request; ; layer++) {
       trunk.attend(pass, layer)
       if (!(await trunk.addExperts(pass, layer, experts)) || layer + 1 === trunk.layers) return null
@@ -129,7 +130,7 @@ export class EngineSessions {
     for (const experts of this.#expertSets.values()) experts.close()
   }
 
-  #trunkOf(id: number): WorkerTrunk {
+  #trunkOf(id: number): TrunkSessions {
     const trunk = this.#trunks.get(id)
     if (trunk === undefined) throw new Error('the trunk is closed')
     return trunk

@@ -79,7 +79,7 @@ export interface TrunkPass {
   logits(rows: readonly number[]): Promise<Float32Array>
   /** Makes the segments' tokens part of their caches. A pass that is never committed leaves the caches as they were. */
   commit(): void
-  /** Frees the pass's buffers; also needed when it failed. Idempotent. */
+  /** Frees the pass's buffers; also needed when it failed. Idempotent. While a call is under way, the caches stay in the pass until it ends. */
   close(): void
 }
 
@@ -149,7 +149,10 @@ export interface EngineInit {
   readonly threads: number
   /** What computes the weights of trunks and experts, see `chooseDevice`; `cpu` by default. */
   readonly provider?: Provider
-  /** Jobs that read at most so much of weights, an expert's for each pick, run in the thread of their caller. Default 32 MiB. */
+  /**
+   * What reads at most so much is computed in the thread of its caller: jobs, an expert's weights for each pick, and layers of passes of
+   * one row, the layer's weights and the keys and values. Default 32 MiB.
+   */
   readonly callerRunBytes?: number
   /** Keys and values; by default {@link KV_DEFAULTS}. */
   readonly kv?: KvInit

@@ -11,6 +11,24 @@ export interface Extent {
   readonly blocks: number
 }
 
+/** The memory of one layer's keys and values, shared by the threads of the engine. */
+export interface KvMemory {
+  /** Of keys and, unless they are values too, of values. */
+  readonly numbers: readonly SharedArrayBuffer[]
+  /** Of q16 and q8: a scale per token and head; else of no size. */
+  readonly scales: readonly SharedArrayBuffer[]
+}
+
+/** Room for `maxBlocks`, none of which takes memory yet. */
+export function kvMemory(shape: AttentionShape, type: KvType, maxBlocks: number): KvMemory {
+  const reserve = (maxByteLength: number): SharedArrayBuffer => new SharedArrayBuffer(0, { maxByteLength })
+  const parts = partsOf(shape)
+  return {
+    numbers: parts.map((part) => reserve(maxBlocks * blockBytes(part, type))),
+    scales: parts.map((part) => reserve(maxBlocks * scaleBytes(part, type))),
+  }
+}
+
 /**
  * Keys and values of one layer in blocks of {@link BLOCK_TOKENS} tokens, which sequences own by number. Memory is address space until a
  * block is used, and grows at its end: nothing is ever moved, and onnxruntime reads it where it lies.
@@ -19,19 +37,15 @@ export class KvPool {
   readonly #parts: readonly BlockStore[]
   #blocks = 0
 
-  /** Room for `maxBlocks`, none of which takes memory yet. */
-  constructor(shape: AttentionShape, type: KvType, maxBlocks: number) {
-    const { kvHeads, keyWidth, valueWidth, valuesAreKeys } = shape
-    const keys = { name: 'k', heads: kvHeads, width: keyWidth }
-    const values = { name: 'v', heads: kvHeads, width: valueWidth }
-    this.#parts = (valuesAreKeys ? [keys] : [keys, values]).map((part) => new BlockStore(part, type, maxBlocks))
+  constructor(shape: AttentionShape, type: KvType, { numbers, scales }: KvMemory) {
+    this.#parts = partsOf(shape).map((part, i) => new BlockStore(part, type, numbers[i]!, scales[i]!))
   }
 
   /** Makes blocks 0 to `blocks - 1` usable. */
   grow(blocks: number): void {
     if (blocks <= this.#blocks) return
-    this.#blocks = blocks
     for (const part of this.#parts) part.grow(blocks)
+    this.#blocks = blocks
   }
 
   /**
@@ -70,6 +84,20 @@ interface Part {
   readonly width: number
 }
 
+function partsOf({ kvHeads, keyWidth, valueWidth, valuesAreKeys }: AttentionShape): Part[] {
+  const keys = { name: 'k', heads: kvHeads, width: keyWidth }
+  const values = { name: 'v', heads: kvHeads, width: valueWidth }
+  return valuesAreKeys ? [keys] : [keys, values]
+}
+
+function blockBytes({ heads, width }: Part, type: KvType): number {
+  return heads * width * BLOCK_TOKENS * KV_TYPE_BYTES[type]
+}
+
+function scaleBytes({ heads }: Part, type: KvType): number {
+  return type === 'f32' ? 0 : heads * BLOCK_TOKENS * SCALE_BYTES
+}
+
 type Codes = Float32Array | Int16Array | Int8Array
 
 /** Blocks of one kind of vector, [heads, tokens, width] each. */
@@ -77,23 +105,26 @@ class BlockStore {
   readonly #part: Part
   readonly #numbersPerBlock: number
   readonly #scalesPerBlock: number
+  readonly #blockBytes: number
+  readonly #scaleBytes: number
   readonly #type: KvType
-  readonly #numbers: ArrayBuffer
-  /** Of q16 and q8: one per token and head. */
-  readonly #scales: ArrayBuffer
+  readonly #numbers: SharedArrayBuffer
+  readonly #scales: SharedArrayBuffer
 
-  constructor(part: Part, type: KvType, maxBlocks: number) {
+  constructor(part: Part, type: KvType, numbers: SharedArrayBuffer, scales: SharedArrayBuffer) {
     this.#part = part
     this.#type = type
     this.#numbersPerBlock = part.heads * part.width * BLOCK_TOKENS
     this.#scalesPerBlock = part.heads * BLOCK_TOKENS
-    this.#numbers = new ArrayBuffer(0, { maxByteLength: maxBlocks * this.#blockBytes })
-    this.#scales = new ArrayBuffer(0, { maxByteLength: this.#isScaled ? maxBlocks * this.#scaleBytes : 0 })
+    this.#blockBytes = blockBytes(part, type)
+    this.#scaleBytes = scaleBytes(part, type)
+    this.#numbers = numbers
+    this.#scales = scales
   }
 
   grow(blocks: number): void {
-    this.#numbers.resize(blocks * this.#blockBytes)
-    if (this.#isScaled) this.#scales.resize(blocks * this.#scaleBytes)
+    growTo(this.#numbers, blocks * this.#blockBytes)
+    growTo(this.#scales, blocks * this.#scaleBytes)
   }
 
   clear(block: number): void {
@@ -144,14 +175,6 @@ class BlockStore {
     return this.#type !== 'f32'
   }
 
-  get #blockBytes(): number {
-    return this.#numbersPerBlock * KV_TYPE_BYTES[this.#type]
-  }
-
-  get #scaleBytes(): number {
-    return this.#scalesPerBlock * SCALE_BYTES
-  }
-
   #view(first: number, blocks: number): Codes {
     const length = blocks * this.#numbersPerBlock
     const from = first * this.#blockBytes
@@ -161,6 +184,16 @@ class BlockStore {
 
   #scaleView(first: number, blocks: number): Float32Array {
     return new Float32Array(this.#scales, first * this.#scaleBytes, blocks * this.#scalesPerBlock)
+  }
+}
+
+/** Another thread may grow it at the same time. */
+function growTo(memory: SharedArrayBuffer, bytes: number): void {
+  if (memory.byteLength >= bytes) return
+  try {
+    memory.grow(bytes)
+  } catch (error) {
+    if (memory.byteLength < bytes) throw error
   }
 }
 

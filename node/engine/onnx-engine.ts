@@ -7,6 +7,7 @@ import { EngineWorker } from './engine-worker.ts'
 import { KvBudget } from './kv-blocks.ts'
 import { OnnxExperts } from './onnx-experts.ts'
 import { openOnnxTrunk } from './onnx-trunk.ts'
+import type { LentTrunk } from './onnx-trunk.ts'
 import { SharedBlocks } from './shared-blocks.ts'
 import { shareThreads } from './shared-threads.ts'
 import type { SessionThreads } from './worker-messages.ts'
@@ -40,6 +41,8 @@ class OnnxEngine implements Engine {
   readonly #blocks: SharedBlocks
   readonly #kv: KvInit
   readonly #kvBudget: KvBudget
+  /** What has borrowed of the workers. */
+  readonly #borrowers = new Set<LentTrunk | OnnxExperts>()
   #nextId = 1
   #closing: Promise<void> | null = null
 
@@ -59,7 +62,7 @@ class OnnxEngine implements Engine {
   async openTrunk(model: ModelPackage): Promise<Trunk> {
     this.#mustBeOpen()
     const kv = { type: this.#kv.type, budget: this.#kvBudget }
-    return openOnnxTrunk({
+    const trunk = await openOnnxTrunk({
       id: this.#nextId++,
       model,
       worker: this.#workers[0]!,
@@ -67,14 +70,16 @@ class OnnxEngine implements Engine {
       kv,
       threads: this.#threads,
       provider: this.#provider,
+      callerRunBytes: this.#init.callerRunBytes ?? CALLER_RUN_BYTES,
     })
+    return this.#borrowing(trunk)
   }
 
   async openExperts(model: ModelPackage): Promise<Experts> {
     this.#mustBeOpen()
     const { preparedFromBytes = PREPARED_FROM_BYTES, callerRunBytes = CALLER_RUN_BYTES, threads: poolThreads } = this.#init
     const isTiny = model.manifest.expertLayout.stride <= TINY_EXPERT_BYTES
-    return new OnnxExperts({
+    const experts = new OnnxExperts({
       id: this.#nextId++,
       model,
       workers: this.#workers,
@@ -88,11 +93,24 @@ class OnnxEngine implements Engine {
       threads: this.#threads === 'shared' && !isTiny ? 'shared' : 1,
       poolThreads,
     })
+    return this.#borrowing(experts)
   }
 
   close(): Promise<void> {
-    this.#closing ??= Promise.all(this.#workers.map((worker) => worker.stop())).then(() => {})
+    this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  #borrowing<Borrower extends LentTrunk | OnnxExperts>(borrower: Borrower): Borrower {
+    this.#borrowers.add(borrower)
+    borrower.onRelease = () => this.#borrowers.delete(borrower)
+    return borrower
+  }
+
+  async #close(): Promise<void> {
+    // What is lent goes back before the workers release it.
+    for (const borrower of this.#borrowers) borrower.release()
+    await Promise.all(this.#workers.map((worker) => worker.stop()))
   }
 
   #mustBeOpen(): void {

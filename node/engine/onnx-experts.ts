@@ -39,6 +39,8 @@ export class OnnxExperts implements Experts {
   /** By layer: 1 for each expert that can be run. */
   readonly #open: Uint8Array[]
   #hasBorrowed = false
+  /** Hears once that everything borrowed was given back. */
+  onRelease: (() => void) | null = null
   #closed = false
 
   constructor(init: OnnxExpertsInit) {
@@ -119,11 +121,18 @@ export class OnnxExperts implements Experts {
     }
   }
 
-  async close(): Promise<void> {
+  /** Gives back at once what this thread has borrowed of the workers; nothing can be run any more. Idempotent. */
+  release(): void {
     if (this.#closed) return
     this.#closed = true
     for (const layer of this.#open) layer.fill(0)
     this.#borrowed.close()
+    this.onRelease?.()
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.release()
     await Promise.allSettled([...this.#shards.values()].map((shard) => shard.opened))
     this.#shards.clear()
     await Promise.allSettled(this.#init.workers.map((worker) => worker.call({ op: 'close-experts', experts: this.#init.id })))

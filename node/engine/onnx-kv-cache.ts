@@ -9,7 +9,7 @@ export interface KvCacheContext {
   readonly maxTokens: number
   readonly blocks: KvBlocks
   readonly open: Set<OnnxKvCache>
-  /** Copies a block after whatever was asked of the engine thread before. */
+  /** Copies a block that no pass writes to into one of which nobody knows yet. */
   readonly copyBlock: (from: number, to: number) => void
 }
 
@@ -64,11 +64,11 @@ export class OnnxKvCache implements KvCache {
     if (length > fork.#length) {
       try {
         fork.reserve(length)
+        copyBlock(this.#table[whole]!, fork.#table[whole]!)
       } catch (error) {
         fork.close()
         throw error
       }
-      copyBlock(this.#table[whole]!, fork.#table[whole]!)
     }
     fork.#length = length
     return fork
@@ -116,7 +116,12 @@ export class OnnxKvCache implements KvCache {
       const shared = this.#table[i]!
       if (!blocks.isShared(shared)) continue
       const [own] = this.#take(1, 1)
-      copyBlock(shared, own!)
+      try {
+        copyBlock(shared, own!)
+      } catch (error) {
+        blocks.release(own!)
+        throw error
+      }
       blocks.release(shared)
       this.#table[i] = own!
     }

@@ -13,7 +13,8 @@ import { headGraph } from './graph/head-graph.ts'
 import { afterAttentionGraph, beforeAttentionGraph, sharedExpertGraph } from './graph/layer-graph.ts'
 import { KvBlocks } from './kv-blocks.ts'
 import type { KvBudget } from './kv-blocks.ts'
-import { BLOCK_TOKENS, kvTokenBytes } from './kv-shape.ts'
+import { KvPool, kvMemory } from './kv-pool.ts'
+import { attentionShape, BLOCK_TOKENS, kvTokenBytes } from './kv-shape.ts'
 import type { KvType } from './kv-shape.ts'
 import { OnnxKvCache } from './onnx-kv-cache.ts'
 import type { KvCacheContext } from './onnx-kv-cache.ts'
@@ -21,7 +22,8 @@ import { OnnxExperts } from './onnx-experts.ts'
 import { passBytes, passMemory, type PassMemory } from './pass-memory.ts'
 import { MAX_PICK_ROWS } from './picks.ts'
 import type { SharedBlock, SharedBlocks } from './shared-blocks.ts'
-import type { GraphSource, PassStart, SessionThreads } from './worker-messages.ts'
+import { TrunkSessions } from './trunk-sessions.ts'
+import type { GraphSource, LastRows, PassStart, SegmentStart, SessionThreads } from './worker-messages.ts'
 
 /** Graphs with at least this much of weights are computed by all threads of the engine. */
 const SHARED_FROM_BYTES = 4 * 2 ** 20
@@ -33,6 +35,12 @@ interface TrunkContext {
   readonly worker: EngineWorker
   readonly blocks: SharedBlocks
   readonly kv: TrunkKv
+  /** What this thread has borrowed of the worker's sessions, for passes of one row; null where it can't or should not. */
+  readonly borrowed: TrunkSessions | null
+  /** What this thread reads of one row at most before it serves others: a layer's weights, and keys and values. */
+  readonly callerRunBytes: number
+  readonly layerBytes: number
+  isClosed: boolean
 }
 
 interface TrunkKv {
@@ -40,7 +48,15 @@ interface TrunkKv {
   readonly budget: KvBudget
 }
 
-/** Loads the trunk of a model into a worker. Throws `ModelError` when a blob can't be used. */
+/** A trunk whose engine can take back what other threads than the worker have of it. */
+export interface LentTrunk extends Trunk {
+  /** Hears once that everything borrowed was given back. */
+  onRelease: (() => void) | null
+  /** At once, and before the worker ends: nothing can be asked of the trunk any more. Idempotent. */
+  release(): void
+}
+
+/** Loads the trunk of a model into a worker. Throws `ModelError` when a blob can't be used, `MeshError` when the worker ends meanwhile. */
 export async function openOnnxTrunk(init: {
   id: number
   model: ModelPackage
@@ -49,7 +65,9 @@ export async function openOnnxTrunk(init: {
   kv: TrunkKv
   threads: SessionThreads
   provider: Provider
-}): Promise<Trunk> {
+  /** Layers that read at most so much of weights, keys and values may be computed in the calling thread. */
+  callerRunBytes: number
+}): Promise<LentTrunk> {
   const { id, model, worker, kv } = init
   const manifest = { ...model.manifest, quant: trunkQuant(model.manifest.quant) }
   const { config } = manifest
@@ -61,8 +79,13 @@ export async function openOnnxTrunk(init: {
     [config.vocabSize, config.hiddenSize],
   )
   const kvBlocks = new KvBlocks(kvTokenBytes(config, kv.type) * BLOCK_TOKENS, kv.budget)
-  const layout = { type: kv.type, maxBlocks: kvBlocks.most, threads: init.threads === 'shared' ? 'shared' : 1 } as const
-  await worker.call({ op: 'open-trunk', trunk: id, config, embedding: { path: embeddingFile.path, tensor }, kv: layout })
+  const layout = { type: kv.type, threads: init.threads === 'shared' ? 'shared' : 1 } as const
+  const memory = Array.from({ length: config.layers }, (_, layer) => kvMemory(attentionShape(config, layer), kv.type, kvBlocks.most))
+  const pools = memory.map((each, layer) => new KvPool(attentionShape(config, layer), kv.type, each))
+  const source = { path: embeddingFile.path, tensor }
+  let layerBytes = 0
+  let borrowed: TrunkSessions | null = null
+  await worker.call({ op: 'open-trunk', trunk: id, config, embedding: source, kv: layout })
   try {
     for (let layer = 0; layer < config.layers; layer++) {
       const blob = findBlob(manifest, 'layer', (b) => b.layer === layer, `blob of layer ${layer}`)
@@ -73,17 +96,26 @@ export async function openOnnxTrunk(init: {
       const after = { model: afterAttentionGraph(config, layer, weights), ...how }
       const graph = sharedExpertGraph(config, layer, weights)
       const shared = graph === null ? null : { model: graph, ...how }
-      await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, before, after, shared }))
+      await loading(file, worker.call({ op: 'open-layer', trunk: id, layer, before, after, shared, kv: memory[layer]! }))
+      layerBytes = Math.max(layerBytes, file.bytes)
     }
     const head = findBlob(manifest, 'head', () => true, 'head blob')
     const file = await openBlob(model, head)
     const graph = headGraph(config, blobWeights(file, manifest, head.tensors))
     await loading(file, worker.call({ op: 'open-head', trunk: id, source: { model: graph, ...sessionOf(file, init) } }))
+    const pointers = layerBytes <= init.callerRunBytes ? await worker.call({ op: 'lend-trunk', trunk: id }) : null
+    if (!worker.isOpen) throw new MeshError('the engine is closed')
+    if (pointers !== null) {
+      borrowed = new TrunkSessions(config, source, layout)
+      borrowed.borrowLayers(pointers, memory)
+    }
   } catch (error) {
+    borrowed?.close()
     worker.post({ op: 'close-trunk', trunk: id })
     throw error
   }
-  return new OnnxTrunk({ id, config, worker, blocks: init.blocks, kv }, kvBlocks)
+  const { blocks, callerRunBytes } = init
+  return new OnnxTrunk({ id, config, worker, blocks, kv, borrowed, callerRunBytes, layerBytes, isClosed: false }, kvBlocks, pools)
 }
 
 /** Small weights are read in less time than it takes to wake another thread. */
@@ -94,22 +126,27 @@ function sessionOf(
   return { folder: file.folder, provider, threads: file.bytes < SHARED_FROM_BYTES ? 1 : threads }
 }
 
-class OnnxTrunk implements Trunk {
+class OnnxTrunk implements LentTrunk {
   readonly config: ModelConfig
+  onRelease: (() => void) | null = null
   readonly #context: TrunkContext
   readonly #caches: KvCacheContext
   #nextPass = 1
-  #closed = false
 
-  constructor(context: TrunkContext, blocks: KvBlocks) {
-    const { config, worker, id } = context
+  constructor(context: TrunkContext, blocks: KvBlocks, pools: readonly KvPool[]) {
+    const { config } = context
     this.config = config
     this.#context = context
     this.#caches = {
       maxTokens: config.maxContext,
       blocks,
       open: new Set(),
-      copyBlock: (from, to) => worker.post({ op: 'copy-block', trunk: id, from, to }),
+      copyBlock: (from, to) => {
+        for (const pool of pools) {
+          pool.grow(Math.max(from, to) + 1)
+          pool.copy(from, to)
+        }
+      },
     }
   }
 
@@ -125,7 +162,7 @@ class OnnxTrunk implements Trunk {
   }
 
   beginPass(segments: readonly Segment[]): TrunkPass {
-    if (this.#closed) throw new MeshError('the trunk is closed')
+    if (this.#context.isClosed) throw new MeshError('the trunk is closed')
     const parts = segments.map((segment) => ({ cache: ownCache(segment.cache, this.#caches), tokens: segment.tokens }))
     checkSegments(this.config, parts)
     const tables: Int32Array[] = []
@@ -142,11 +179,23 @@ class OnnxTrunk implements Trunk {
     )
   }
 
+  release(): void {
+    if (this.#context.isClosed) return
+    this.#context.isClosed = true
+    this.#context.borrowed?.close()
+    this.onRelease?.()
+  }
+
   async close(): Promise<void> {
-    if (this.#closed) return
-    this.#closed = true
+    if (this.#context.isClosed) return
+    this.release()
     await this.#context.worker.call({ op: 'close-trunk', trunk: this.#context.id }).catch(() => {})
   }
+}
+
+/** Bytes of one token's keys and values in one layer. */
+function layerTokenBytes(config: ModelConfig, type: KvType): number {
+  return kvTokenBytes(config, type) / config.layers
 }
 
 interface PassPart {
@@ -188,6 +237,9 @@ function checkSegments(config: ModelConfig, parts: readonly PassPart[]): void {
 
 type PassState = 'open' | 'busy' | 'failed' | 'committed' | 'closed'
 
+/** Which thread takes a pass through the layers, decided when it begins. */
+type Walker = 'worker' | 'caller'
+
 class OnnxTrunkPass implements TrunkPass {
   readonly rows: number
   readonly moe: Float32Array
@@ -197,7 +249,9 @@ class OnnxTrunkPass implements TrunkPass {
   readonly #block: SharedBlock
   readonly #memory: PassMemory
   #state: PassState = 'open'
+  #walker: Walker | null = null
   #nextLayer = 0
+  #underWay: Promise<unknown> = Promise.resolve()
 
   constructor(context: TrunkContext, id: number, parts: readonly PlacedPart[]) {
     this.#context = context
@@ -216,19 +270,24 @@ class OnnxTrunkPass implements TrunkPass {
 
   async attend(layer: number): Promise<Routing | null> {
     this.#mustBeNext(layer)
+    const { config, worker, id } = this.#context
+    this.#walker ??= this.#isForCaller() ? 'caller' : 'worker'
     const start = layer === 0 ? this.#start() : null
-    await this.#exclusive(() => this.#context.worker.call({ op: 'attend', trunk: this.#context.id, pass: this.#id, layer, start }))
+    if (this.#walker === 'caller' && worker.isOpen) await this.#exclusive(() => this.#attendHere(layer, start))
+    else await this.#exclusive(() => worker.call({ op: 'attend', trunk: id, pass: this.#id, layer, start: this.#referred(start) }))
     this.#nextLayer++
-    return isDense(this.#context.config, layer) ? null : this.#memory
+    return isDense(config, layer) ? null : this.#memory
   }
 
   async advance(experts: Experts): Promise<Advance> {
     const { config, worker, id } = this.#context
     const layer = this.#nextLayer
-    const set = experts instanceof OnnxExperts ? experts.within(worker) : null
+    // The caller has nobody else to ask, so that it need not be quick to ask: other queries have its thread.
+    this.#walker ??= 'worker'
+    const set = experts instanceof OnnxExperts && this.#walker === 'worker' ? experts.within(worker) : null
     if (set === null) return { done: [], routing: await this.attend(layer) }
     this.#mustBeNext(layer)
-    const start = layer === 0 ? this.#start() : null
+    const start = layer === 0 ? this.#referred(this.#start()) : null
     await this.#exclusive(() => worker.call({ op: 'advance', trunk: id, pass: this.#id, layer, experts: set, start }))
     const done: DoneLayer[] = []
     for (; this.#nextLayer < config.layers; this.#nextLayer++) {
@@ -248,7 +307,10 @@ class OnnxTrunkPass implements TrunkPass {
     if (rows.length === 0 || rows.some((row) => !Number.isInteger(row) || row < 0 || row >= this.rows)) {
       throw new RangeError(`logits of rows [${rows.join(', ')}] of a pass of ${this.rows}`)
     }
-    return await this.#exclusive(() => this.#context.worker.call({ op: 'logits', trunk: this.#context.id, pass: this.#id, rows }))
+    const { worker, id } = this.#context
+    if (this.#walker === 'worker') return await this.#exclusive(() => worker.call({ op: 'logits', trunk: id, pass: this.#id, rows }))
+    // The head reads many times the weights of a layer.
+    return await this.#exclusive(() => worker.call({ op: 'head', trunk: id, last: this.#lastRows(rows) }))
   }
 
   commit(): void {
@@ -262,19 +324,51 @@ class OnnxTrunkPass implements TrunkPass {
     if (this.#state === 'closed') return
     const wasBusy = this.#state === 'busy'
     this.#state = 'closed'
-    for (const { cache } of this.#parts) cache.leavePass()
-    this.#context.worker.post({ op: 'end-pass', trunk: this.#context.id, pass: this.#id })
-    // A call under way may still write to the block: let the garbage collector have it instead of the next pass.
-    if (wasBusy) this.#context.worker.forget(this.#block)
-    else this.#context.blocks.give(this.#block)
+    const { worker, id, borrowed, blocks } = this.#context
+    const leave = (): void => {
+      for (const { cache } of this.#parts) cache.leavePass()
+    }
+    if (this.#walker === 'caller') borrowed!.endPass(this.#id)
+    else worker.post({ op: 'end-pass', trunk: id, pass: this.#id })
+    if (!wasBusy || this.#walker === 'caller') {
+      leave()
+      blocks.give(this.#block)
+      return
+    }
+    // The call under way may still write to the pass's memory, which is left to the garbage collector, and to the sequences' blocks.
+    worker.forget(this.#block)
+    this.#underWay.then(leave, leave)
   }
 
-  #start(): PassStart {
+  /** Whether a layer takes so little time that waking another thread and being woken by it would be felt. */
+  #isForCaller(): boolean {
+    const { config, kv, borrowed, layerBytes, callerRunBytes } = this.#context
+    if (borrowed === null || this.rows !== 1) return false
+    return layerBytes + (this.#parts[0]!.cache.length + 1) * layerTokenBytes(config, kv.type) <= callerRunBytes
+  }
+
+  #start(): readonly SegmentStart[] {
     if (this.#parts.some((part) => part.cache.closed)) throw new MeshError('a cache of the pass is closed')
-    return {
-      ...this.#context.worker.refer(this.#block),
-      segments: this.#parts.map(({ cache, tokens, table }) => ({ past: cache.length, tokens, table })),
-    }
+    return this.#parts.map(({ cache, tokens, table }) => ({ past: cache.length, tokens, table }))
+  }
+
+  #referred(segments: readonly SegmentStart[] | null): PassStart | null {
+    return segments === null ? null : { ...this.#context.worker.refer(this.#block), segments }
+  }
+
+  #lastRows(rows: readonly number[]): LastRows {
+    if (this.#context.isClosed) throw new MeshError('the trunk is closed')
+    return this.#context.borrowed!.lastRows(this.#id, rows)
+  }
+
+  #attendHere(layer: number, start: readonly SegmentStart[] | null): Promise<void> {
+    const borrowed = this.#context.borrowed!
+    if (this.#context.isClosed) throw new MeshError('the trunk is closed')
+    if (start !== null) borrowed.begin(this.#id, start, this.#block.memory)
+    borrowed.attend(this.#id, layer)
+    // The caller's calls of experts go out first.
+    if (borrowed.isUnfinished(this.#id)) setImmediate(() => borrowed.finishLayer(this.#id))
+    return Promise.resolve()
   }
 
   /** Null when the layer's experts were not added by the pass itself. */
@@ -301,7 +395,9 @@ class OnnxTrunkPass implements TrunkPass {
     if (before !== 'open' && before !== 'committed') throw new MeshError(`the pass is ${before}`)
     this.#state = 'busy'
     try {
-      const result = await call()
+      const called = call()
+      this.#underWay = called
+      const result = await called
       this.#leave(before)
       return result
     } catch (error) {

@@ -1,5 +1,6 @@
 import type { ModelConfig, TensorEntry } from '../model/manifest.ts'
 import type { Provider } from './device.ts'
+import type { KvMemory } from './kv-pool.ts'
 import type { KvType } from './kv-shape.ts'
 
 /** Threads that share each operator of a session: so many of its own, or those that all sessions of the process share (`shared-threads.ts`). */
@@ -34,8 +35,6 @@ export interface BlockRef {
 /** How a trunk keeps keys and values. */
 export interface KvLayout {
   readonly type: KvType
-  /** Blocks that may be used. */
-  readonly maxBlocks: number
   /** What computes attention. */
   readonly threads: SessionThreads
 }
@@ -76,8 +75,11 @@ export type WorkerRequest =
       readonly before: GraphSource
       readonly after: GraphSource
       readonly shared: GraphSource | null
+      readonly kv: KvMemory
     }
   | { readonly op: 'open-head'; readonly trunk: number; readonly source: GraphSource }
+  /** Answered by where the sessions of its layers are (see `TrunkSessions.pointers`); null where other threads can't have them. */
+  | { readonly op: 'lend-trunk'; readonly trunk: number }
   | { readonly op: 'close-trunk'; readonly trunk: number }
   /** `start` comes with the pass's first layer. */
   | { readonly op: 'attend'; readonly trunk: number; readonly pass: number; readonly layer: number; readonly start: PassStart | null }
@@ -91,8 +93,9 @@ export type WorkerRequest =
       readonly start: PassStart | null
     }
   | { readonly op: 'logits'; readonly trunk: number; readonly pass: number; readonly rows: readonly number[] }
+  /** Of rows of a pass that went through the layers in another thread. */
+  | { readonly op: 'head'; readonly trunk: number; readonly last: LastRows }
   | { readonly op: 'end-pass'; readonly trunk: number; readonly pass: number }
-  | { readonly op: 'copy-block'; readonly trunk: number; readonly from: number; readonly to: number }
   /** `threads`: how many all sessions share, 1 where they don't. */
   | { readonly op: 'open-experts'; readonly experts: number; readonly hidden: number; readonly threads: number }
   | {
@@ -116,12 +119,20 @@ export type WorkerRequest =
 /** A request and its number; `id` 0 asks for no answer. Flat, since cloning it is part of every hop. */
 export type WorkerEnvelope = WorkerRequest & { readonly id: number }
 
+/** Some rows of a pass after its last layer. */
+export interface LastRows {
+  readonly rows: number
+  /** [rows, hidden]: the residual stream, and the last layer's experts, which are still to be added to it */
+  readonly h: Float32Array
+  readonly moe: Float32Array
+}
+
 export type WorkerResult = Float32Array | BigUint64Array | null
 
 /** What a request is answered with when all goes well. */
-export type ResultOf<Request extends WorkerRequest> = Request['op'] extends 'logits' | 'check-expert'
+export type ResultOf<Request extends WorkerRequest> = Request['op'] extends 'logits' | 'head' | 'check-expert'
   ? Float32Array
-  : Request['op'] extends 'lend-experts'
+  : Request['op'] extends 'lend-experts' | 'lend-trunk'
     ? BigUint64Array | null
     : null
 

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { KvPool } from '../../../node/engine/kv-pool.ts'
+import { kvMemory, KvPool } from '../../../node/engine/kv-pool.ts'
 import { BLOCK_TOKENS, KV_TYPES } from '../../../node/engine/kv-shape.ts'
 import type { AttentionShape, KvType } from '../../../node/engine/kv-shape.ts'
 import { Xoshiro128 } from '../../../node/engine/random.ts'
 import { Operand } from '../../../node/engine/operands.ts'
-import { freePlan, WorkerAttention } from '../../../node/engine/worker-attention.ts'
-import type { AttentionPlan, AttentionRows } from '../../../node/engine/worker-attention.ts'
+import { freePlan, AttentionSessions } from '../../../node/engine/attention-sessions.ts'
+import type { AttentionPlan, AttentionRows } from '../../../node/engine/attention-sessions.ts'
 
 const SEED = 11
 const GROUPED: AttentionShape = {
@@ -78,7 +78,7 @@ function reference(shape: AttentionShape, { keys, values, queries, sinks }: Sequ
 }
 
 function attendTo(
-  attention: WorkerAttention,
+  attention: AttentionSessions,
   shape: AttentionShape,
   pool: KvPool,
   parts: readonly AttentionRows[],
@@ -97,11 +97,11 @@ async function attend(
   type: KvType,
   sequence: Sequence,
   place: (typeof PLACES)[number],
-  pool = new KvPool(shape, type, 16),
+  pool = new KvPool(shape, type, kvMemory(shape, type, 16)),
 ): Promise<Float32Array> {
   const { past, rows } = place
   const table = Int32Array.from(place.table)
-  const attention = new WorkerAttention({ type, maxBlocks: 16, threads: 1 })
+  const attention = new AttentionSessions({ type, threads: 1 })
   try {
     pool.grow(16)
     const vectors = shape.valuesAreKeys ? [sequence.keys] : [sequence.keys, sequence.values]
@@ -145,7 +145,7 @@ for (const [name, shape] of Object.entries(SHAPES)) {
 
 test('what another sequence left in a block, even NaN, does not show', async () => {
   for (const type of KV_TYPES) {
-    const pool = new KvPool(GROUPED, type, 16)
+    const pool = new KvPool(GROUPED, type, kvMemory(GROUPED, type, 16))
     pool.grow(16)
     const spoilt = new Float32Array(BLOCK_TOKENS * GROUPED.kvHeads * GROUPED.keyWidth).fill(Number.NaN)
     pool.write(Int32Array.of(3), 0, BLOCK_TOKENS, [spoilt, spoilt], 0)
@@ -158,7 +158,7 @@ test('what another sequence left in a block, even NaN, does not show', async () 
 for (const [name, shape] of Object.entries(SHAPES)) {
   test(`${name}: sequences that go a step together get the bits that each gets alone`, async () => {
     for (const type of KV_TYPES) {
-      const pool = new KvPool(shape, type, 16)
+      const pool = new KvPool(shape, type, kvMemory(shape, type, 16))
       pool.grow(16)
       // Two over three blocks, one over scattered blocks, one over a single block, and a prompt between them.
       const places = [
@@ -169,7 +169,7 @@ for (const [name, shape] of Object.entries(SHAPES)) {
         { past: 10, rows: 1, table: [7] },
       ]
       const all = sequenceOf(shape, 700, 9)
-      const attention = new WorkerAttention({ type, maxBlocks: 16, threads: 1 })
+      const attention = new AttentionSessions({ type, threads: 1 })
       const vectors = shape.valuesAreKeys ? [all.keys] : [all.keys, all.values]
       let firstRow = 0
       let firstToken = 0

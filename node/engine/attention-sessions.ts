@@ -67,7 +67,7 @@ export function freePlan(plan: AttentionPlan): void {
 }
 
 /** Attention of the layers of one trunk. */
-export class WorkerAttention {
+export class AttentionSessions {
   readonly #type: KvType
   readonly #threads: SessionThreads
   readonly #sessions = new Map<string, Session>()

@@ -4,6 +4,7 @@ import { EmbeddingTable } from './embedding-table.ts'
 import type { ExpertSessions } from './expert-sessions.ts'
 import { freeMemory } from './free-memory.ts'
 import { KvPool } from './kv-pool.ts'
+import type { KvMemory } from './kv-pool.ts'
 import { attentionShape } from './kv-shape.ts'
 import type { AttentionShape } from './kv-shape.ts'
 import { Operand, Operands } from './operands.ts'
@@ -11,24 +12,31 @@ import { passMemory } from './pass-memory.ts'
 import { PassOperands } from './pass-operands.ts'
 import { picksOf } from './picks.ts'
 import { Rope } from './rope.ts'
-import { openSession } from './session.ts'
+import type { Pointer } from './ort-api.ts'
+import { borrowSession, openSession } from './session.ts'
 import type { Session } from './session.ts'
-import { freePlan, WorkerAttention } from './worker-attention.ts'
-import type { AttentionPass } from './worker-attention.ts'
-import type { EmbeddingSource, GraphSource, KvLayout, PassStart } from './worker-messages.ts'
+import { freePlan, AttentionSessions } from './attention-sessions.ts'
+import type { AttentionPass } from './attention-sessions.ts'
+import type { EmbeddingSource, GraphSource, KvLayout, LastRows, SegmentStart } from './worker-messages.ts'
 
 /** Passes of up to this many rows leave their arrays to the next. */
 const REUSED_ROWS = 16
 /** Numbers of rows of which arrays are kept: queries that are answered together go in two passes by turns. */
 const KEPT_SETS = 2
 
-interface Layer {
+interface LayerSessions {
   readonly before: Session
   readonly after: Session
   readonly shared: Session | null
+}
+
+interface Layer extends LayerSessions {
   readonly shape: AttentionShape
   readonly kv: KvPool
 }
+
+/** Sessions of a layer, of which the last is 0 where there is no shared expert. */
+const POINTERS_PER_LAYER = 3
 
 interface RunningPass {
   readonly rows: number
@@ -40,13 +48,13 @@ interface RunningPass {
   failure: Error | null
 }
 
-/** A trunk inside its worker: sessions, key-value memory and the passes under way. */
-export class WorkerTrunk {
+/** A trunk as one thread has it, which opened or borrowed its sessions: the passes that this thread takes through the layers. */
+export class TrunkSessions {
   readonly #config: ModelConfig
   readonly #kv: KvLayout
   readonly #embedding: EmbeddingTable
   readonly #rope: Rope
-  readonly #attention: WorkerAttention
+  readonly #attention: AttentionSessions
   readonly #layers: Layer[] = []
   readonly #passes = new Map<number, RunningPass>()
   /** By rows, least recently used first. */
@@ -58,31 +66,54 @@ export class WorkerTrunk {
     this.#kv = kv
     this.#embedding = new EmbeddingTable(embedding, config.scales.embedding)
     this.#rope = new Rope(config.rope)
-    this.#attention = new WorkerAttention(kv)
+    this.#attention = new AttentionSessions(kv)
   }
 
   get layers(): number {
     return this.#config.layers
   }
 
-  openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }): void {
-    const shape = attentionShape(this.#config, layer)
-    this.#layers[layer] = {
-      before: openSession(graphs.before),
-      after: openSession(graphs.after),
-      shared: graphs.shared === null ? null : openSession(graphs.shared),
-      shape,
-      kv: new KvPool(shape, this.#kv.type, this.#kv.maxBlocks),
+  openLayer(layer: number, graphs: { before: GraphSource; after: GraphSource; shared: GraphSource | null }, kv: KvMemory): void {
+    const { before, after, shared } = graphs
+    const sessions = { before: openSession(before), after: openSession(after), shared: shared === null ? null : openSession(shared) }
+    this.#addLayer(layer, sessions, kv)
+  }
+
+  /** Where the sessions of the layers are, {@link POINTERS_PER_LAYER} each; null where other threads can't borrow them. */
+  pointers(): BigUint64Array | null {
+    const pointers = this.#layers.flatMap(({ before, after, shared }) => [
+      before.pointer,
+      after.pointer,
+      shared === null ? 0n : shared.pointer,
+    ])
+    return pointers.some((pointer) => pointer === null) ? null : BigUint64Array.from(pointers as Pointer[])
+  }
+
+  /** Takes up the layers that another thread of this process has opened; it closes them after this. */
+  borrowLayers(pointers: BigUint64Array, kv: readonly KvMemory[]): void {
+    for (const [layer, memory] of kv.entries()) {
+      const [before, after, shared] = pointers.subarray(layer * POINTERS_PER_LAYER)
+      const sessions = {
+        before: borrowSession(before!),
+        after: borrowSession(after!),
+        shared: shared === 0n ? null : borrowSession(shared!),
+      }
+      this.#addLayer(layer, sessions, memory)
     }
+  }
+
+  #addLayer(layer: number, sessions: LayerSessions, kv: KvMemory): void {
+    const shape = attentionShape(this.#config, layer)
+    this.#layers[layer] = { ...sessions, shape, kv: new KvPool(shape, this.#kv.type, kv) }
   }
 
   openHead(source: GraphSource): void {
     this.#head = openSession(source)
   }
 
-  begin(pass: number, start: PassStart, memory: SharedArrayBuffer): void {
+  begin(pass: number, segments: readonly SegmentStart[], memory: SharedArrayBuffer): void {
     const half = this.#config.rope.dim / 2
-    const tokens = start.segments.flatMap((segment) => segment.tokens)
+    const tokens = segments.flatMap((segment) => segment.tokens)
     const rows = tokens.length
     const operands = this.#operands(memory, rows)
     operands.memory.moe.fill(0)
@@ -90,7 +121,7 @@ export class WorkerTrunk {
     this.#embedding.read(tokens, operands.h)
     let firstRow = 0
     let highest = 0
-    const parts = start.segments.map(({ past, tokens: own, table }) => {
+    const parts = segments.map(({ past, tokens: own, table }) => {
       const { cos, sin } = this.#rope.rotations(past, own.length)
       operands.cos.set(cos, firstRow * half)
       operands.sin.set(sin, firstRow * half)
@@ -115,6 +146,7 @@ export class WorkerTrunk {
    * `finishLayer` is called once the answer is on its way.
    */
   attend(number: number, layer: number): void {
+    this.finishLayer(number)
     const pass = this.#pass(number)
     const { operands, attention } = pass
     const { before, after, shared, shape, kv } = this.#layers[layer]!
@@ -165,16 +197,29 @@ export class WorkerTrunk {
 
   /** [rows, vocab] */
   logits(number: number, rows: readonly number[]): Float32Array {
+    return this.head(this.lastRows(number, rows))
+  }
+
+  /** Copies of the rows after the last layer, for the {@link head} of the thread that has it. */
+  lastRows(number: number, rows: readonly number[]): LastRows {
+    this.finishLayer(number)
     const { operands } = this.#pass(number)
-    const { hiddenSize, vocabSize } = this.#config
-    const pick = (from: Float32Array): Operand => {
+    const { hiddenSize } = this.#config
+    const pick = (from: Float32Array): Float32Array => {
       const picked = new Float32Array(rows.length * hiddenSize)
       for (const [i, row] of rows.entries()) picked.set(from.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
-      return new Operand(picked, [1, rows.length, hiddenSize])
+      return picked
     }
-    const numbers = new Float32Array(rows.length * vocabSize)
-    const [h, moe] = [pick(operands.h), pick(operands.memory.moe)]
-    const logits = new Operand(numbers, [1, rows.length, vocabSize])
+    return { rows: rows.length, h: pick(operands.h), moe: pick(operands.memory.moe) }
+  }
+
+  /** Logits of rows after the last layer, which are freed: [rows, vocab]. */
+  head(last: LastRows): Float32Array {
+    const { hiddenSize, vocabSize } = this.#config
+    const numbers = new Float32Array(last.rows * vocabSize)
+    const h = new Operand(last.h, [1, last.rows, hiddenSize])
+    const moe = new Operand(last.moe, [1, last.rows, hiddenSize])
+    const logits = new Operand(numbers, [1, last.rows, vocabSize])
     try {
       this.#head!.run(new Operands({ h, moe }), new Operands({ logits }))
     } finally {
@@ -200,14 +245,6 @@ export class WorkerTrunk {
       if (this.#reused.size <= KEPT_SETS) break
       this.#reused.delete(rows)
       operands.free()
-    }
-  }
-
-  /** Copies what all layers keep in a block. */
-  copyBlock(from: number, to: number): void {
-    for (const { kv } of this.#layers) {
-      kv.grow(Math.max(from, to) + 1)
-      kv.copy(from, to)
     }
   }
 
