@@ -6,6 +6,8 @@ import type { ConnectionEncrypter, MessageStream, SecureConnectionOptions, Secur
 import { tls } from '@libp2p/tls'
 import type { TLSComponents } from '@libp2p/tls'
 import { generateCertificate, toMessageStream, verifyPeerCertificate } from '@libp2p/tls/utils'
+import { has, sendsAtOnce, STREAM_MEMBERS } from './stream-inside.ts'
+import type { StreamInside } from './stream-inside.ts'
 
 /** What ALPN names a peer that negotiates its muxer only after the handshake. */
 const NO_EARLY_MUXER = 'libp2p'
@@ -97,13 +99,31 @@ async function secure({ components, context, connection, socket, isServer, optio
     if (raw === undefined) throw new InvalidCryptoExchangeError('the peer shows no certificate')
     const remotePeer = await verifyPeerCertificate(raw, expectedPeer, components.logger.forComponent('skein:tls'))
     const streamMuxer = muxers.get(String(secured.alpnProtocol))
-    return { remotePeer, connection: toMessageStream(connection, secured), ...(streamMuxer === undefined ? {} : { streamMuxer }) }
+    return {
+      remotePeer,
+      connection: sendingAtOnce(toMessageStream(connection, secured), secured),
+      ...(streamMuxer === undefined ? {} : { streamMuxer }),
+    }
   } catch (error) {
     fail(error as Error)
     throw error
   } finally {
     signal?.removeEventListener('abort', onAbort)
   }
+}
+
+/** The library's stream, whose messages go to the socket without a queue where nothing waits in it. */
+function sendingAtOnce<Secured extends MessageStream>(stream: Secured, socket: TLSSocket): Secured {
+  if (!has(stream, STREAM_MEMBERS)) return stream
+  const inside = stream as unknown as StreamInside
+  const sendQueued = stream.send.bind(stream)
+  stream.send = (data) => {
+    if (!(data instanceof Uint8Array) || !sendsAtOnce(inside)) return sendQueued(data)
+    const isReady = socket.write(data)
+    if (!isReady) inside.writableNeedsDrain = true
+    return isReady
+  }
+  return stream
 }
 
 /** Stops libp2p from reading the socket, and puts back what it has read of the handshake. */
