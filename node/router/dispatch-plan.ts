@@ -212,7 +212,9 @@ function exploredHost(seed: number, base: readonly number[], demands: readonly E
 }
 
 function filled(length: number, value: number): number[] {
-  return new Array<number>(length).fill(value)
+  const numbers: number[] = []
+  for (let i = 0; i < length; i++) numbers.push(value)
+  return numbers
 }
 
 /** A number in [0, 1) from two integers (murmur3's finaliser). */
