@@ -20,6 +20,8 @@ import type { Candidate, Holders } from './holders.ts'
 import { addPartialSums } from './partial-sum.ts'
 import type { PartialSum } from './partial-sum.ts'
 import type { WireType } from './query.ts'
+import { servingOf } from './serving.ts'
+import type { Serving } from './serving.ts'
 import type { CallTally, ServedCall } from './tally.ts'
 
 export interface DispatcherComponents {
@@ -348,31 +350,6 @@ interface Assigned {
   readonly local: boolean
   readonly expectedUs: number
   readonly group: ExpertGroup
-}
-
-/** Who of the candidates can compute a part of a layer. */
-interface Serving {
-  readonly hosts: readonly Candidate[]
-  /** Of each of them among all candidates. */
-  readonly places: readonly number[]
-  /** For each run, the indexes of its hosts. */
-  readonly holders: readonly (readonly number[])[]
-}
-
-function servingOf(layer: number, runs: readonly ExpertRun[], candidates: readonly Candidate[]): Serving {
-  const hosts: Candidate[] = []
-  const places: number[] = []
-  const holders = runs.map((): number[] => [])
-  for (const [place, candidate] of candidates.entries()) {
-    let index = -1
-    for (const [i, { expert }] of runs.entries()) {
-      if (!candidate.holds(layer, expert)) continue
-      if (index === -1) index = hosts.push(candidate) - 1
-      places[index] = place
-      holders[i]!.push(index)
-    }
-  }
-  return { hosts, places, holders }
 }
 
 function picksIn(runs: readonly ExpertRun[]): number {

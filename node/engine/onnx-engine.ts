@@ -72,6 +72,8 @@ class OnnxEngine implements Engine {
       provider: this.#provider,
       callerRunBytes: this.#init.callerRunBytes ?? CALLER_RUN_BYTES,
     })
+    // It may have been closed since the worker's last answer.
+    if (this.#closing !== null) trunk.release()
     return this.#borrowing(trunk)
   }
 

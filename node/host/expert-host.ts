@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises'
 import type { ExpertReply, PriorityLevel, ServedCall } from '../../protocols/expert/index.ts'
 import { PeerRefusedError } from '../../protocols/wire/errors.ts'
 import type { Experts } from '../engine/engine.ts'
@@ -204,11 +204,6 @@ export class ExpertHost {
     if (ofPeer.jobs === 0) this.#waitingOf.delete(next.peer)
     next.start()
   }
-}
-
-/** As `setImmediate` of node:timers/promises without its checks of arguments: for every call. */
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
 }
 
 /** Experts that are picked and not open. */

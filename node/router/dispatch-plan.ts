@@ -82,7 +82,7 @@ function cheapestPlan(demands: readonly ExpertDemand[], hosts: readonly HostCost
   return best
 }
 
-// Loops instead of closures and maps from here on: this is a twelfth of a driver's work between the layers of a token.
+// Loops instead of closures and maps from here on: with those, planning was a seventh of a driver's main thread between the layers of a token.
 
 /** Repeatedly takes the host that serves the most uncovered rows for its time. */
 function planFewHosts(demands: readonly ExpertDemand[], hosts: readonly HostCost[], base: readonly number[]): number[] {
