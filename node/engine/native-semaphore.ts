@@ -1,11 +1,6 @@
-import { createRequire } from 'node:module'
+import { glibcFunctions } from './native-library.ts'
+import type { NativeFunction } from './native-library.ts'
 import type { Pointer } from './ort-api.ts'
-
-/** What is used of koffi, which calls functions of shared libraries. */
-interface Koffi {
-  load(path: string): { func(declaration: string): NativeFunction }
-}
-type NativeFunction = (...args: unknown[]) => unknown
 
 interface Functions {
   readonly tryWait: NativeFunction
@@ -43,7 +38,10 @@ export class NativeSemaphore {
     return this.#functions.post
   }
 
-  /** Blocks the thread until it has been counted up so many times since the last call. */
+  /**
+   * Blocks the thread until it has been counted up so many times since the last call. Without a limit: until then native code writes to
+   * memory that the caller would free.
+   */
   waitFor(count: number): void {
     for (let seen = 0, looks = 0; seen < count;) {
       if (this.#functions.tryWait(this.memory) === 0 || (++looks > LOOKS && this.#functions.wait(this.memory) === 0)) seen++
@@ -52,19 +50,12 @@ export class NativeSemaphore {
 }
 
 function load(): Functions | null {
-  if (process.platform !== 'linux') return null
-  try {
-    const koffi = createRequire(import.meta.url)('koffi') as Koffi
-    const library = koffi.load('libc.so.6')
-    const post = library.func('void *dlsym(void *library, const char *name)')(null, 'sem_post') as Pointer | null
-    if (post === null) return null
-    return {
-      tryWait: library.func('int sem_trywait(void *semaphore)'),
-      wait: library.func('int sem_wait(void *semaphore)'),
-      init: library.func('int sem_init(void *semaphore, int shared, unsigned int value)'),
-      post,
-    }
-  } catch {
-    return null
-  }
+  const found = glibcFunctions({
+    tryWait: 'int sem_trywait(void *semaphore)',
+    wait: 'int sem_wait(void *semaphore)',
+    init: 'int sem_init(void *semaphore, int shared, unsigned int value)',
+    addressOf: 'void *dlsym(void *library, const char *name)',
+  })
+  const post = found?.addressOf(null, 'sem_post') ?? null
+  return found === null || post === null ? null : { ...found, post: post as Pointer }
 }

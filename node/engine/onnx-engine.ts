@@ -111,8 +111,16 @@ class OnnxEngine implements Engine {
 
   async #close(): Promise<void> {
     // What is lent goes back before the workers release it.
-    for (const borrower of this.#borrowers) borrower.release()
+    const failures: unknown[] = []
+    for (const borrower of this.#borrowers) {
+      try {
+        borrower.release()
+      } catch (error) {
+        failures.push(error)
+      }
+    }
     await Promise.all(this.#workers.map((worker) => worker.stop()))
+    if (failures.length > 0) throw failures[0]
   }
 
   #mustBeOpen(): void {

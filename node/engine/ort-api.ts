@@ -1,5 +1,7 @@
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
+import { loadKoffi } from './native-library.ts'
+import type { NativeFunction } from './native-library.ts'
 
 /** Asked for at the version in which all of the functions exist. */
 const API_VERSION = 20
@@ -51,25 +53,15 @@ const FUNCTIONS = {
 } as const
 const SLOT_COUNT = 1 + Math.max(...Object.values(FUNCTIONS).map(([slot]) => slot))
 
-/** What is used of koffi, which calls functions of shared libraries. */
-interface Koffi {
-  load(path: string): { func(declaration: string): () => unknown }
-  proto(declaration: string): unknown
-  array(type: string, length: number): unknown
-  decode(pointer: unknown, type: unknown): unknown
-  address(memory: ArrayBufferView): bigint
-}
-
 export type Pointer = bigint
-type Call = (...args: unknown[]) => unknown
-type OrtFunctions = Readonly<Record<keyof typeof FUNCTIONS, Call>>
+type OrtFunctions = Readonly<Record<keyof typeof FUNCTIONS, NativeFunction>>
 
 /** onnxruntime's C API, for what its package for Node has no way to or does in many steps. */
 export interface OrtApi extends OrtFunctions {
   /** Throws what onnxruntime says when the status is an error. */
   check(status: unknown): void
   /** What a function writes to its last argument. Throws what onnxruntime says. */
-  made(create: Call, ...args: readonly unknown[]): Pointer
+  made(create: NativeFunction, ...args: readonly unknown[]): Pointer
   /** Where the memory of an array begins. It stays there as long as the array lives. */
   addressOf(memory: ArrayBufferView): Pointer
 }
@@ -91,15 +83,15 @@ function load(): OrtApi {
   // Elsewhere nothing was tried.
   if (process.platform !== 'linux') throw new Error(`not known to work on ${process.platform}`)
   const require = createRequire(import.meta.url)
-  const koffi = require('koffi') as Koffi
+  const koffi = loadKoffi()
   const folder = join(dirname(require.resolve('onnxruntime-node/package.json')), 'bin/napi-v6', process.platform, process.arch)
   const base = koffi.load(join(folder, 'libonnxruntime.so.1')).func('void *OrtGetApiBase()')()
   const [getApi] = koffi.decode(base, koffi.array('void *', 1)) as unknown[]
-  const api = (koffi.decode(getApi, koffi.proto('void *OrtGetApi(uint32_t version)')) as Call)(API_VERSION)
+  const api = (koffi.decode(getApi, koffi.proto('void *OrtGetApi(uint32_t version)')) as NativeFunction)(API_VERSION)
   if (api === null) throw new Error(`this onnxruntime has no C API of version ${API_VERSION}`)
   const table = koffi.decode(api, koffi.array('void *', SLOT_COUNT)) as unknown[]
   const entries = Object.entries(FUNCTIONS).map(([name, [slot, declaration]]) => {
-    return [name, koffi.decode(table[slot], koffi.proto(declaration)) as Call] as const
+    return [name, koffi.decode(table[slot], koffi.proto(declaration)) as NativeFunction] as const
   })
   const functions = Object.fromEntries(entries) as OrtFunctions
   const check = (status: unknown): void => {
@@ -108,7 +100,7 @@ function load(): OrtApi {
     functions.releaseStatus(status)
     throw new Error(message)
   }
-  const made = (create: Call, ...args: readonly unknown[]): Pointer => {
+  const made = (create: NativeFunction, ...args: readonly unknown[]): Pointer => {
     const out: [Pointer | null] = [null]
     check(create(...args, out))
     return out[0]!
