@@ -137,8 +137,6 @@ describe('a swarm of four processes', { timeout: 240_000 }, () => {
     const metrics = await (await fetch(`${url}/metrics`)).text()
     assert.match(metrics, /^skein_http_requests_total\{route="\/v1\/chat\/completions",status="200"\} [1-9]/m)
     assert.match(metrics, /^skein_event_loop_active_seconds_total \d*\.?\d*[1-9]/m)
-    // They come from a timer that would wake an idle node a hundred times a second.
-    assert.doesNotMatch(metrics, /eventloop_lag_p99/)
     const status = await statusOf(url)
     assert.equal(status.ready, true)
     assert.equal(status.swarm, swarm().name)
