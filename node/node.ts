@@ -219,6 +219,7 @@ export async function startNode(config: Config, signal: AbortSignal = new AbortC
       view: () => ledger.view(),
       holdsLocally: (id, layer, expert) => hosting.isUsable(id, layer, expert),
       isLinked: (peer) => links.get(peer) !== undefined,
+      linkChanges: () => links.changes,
     })
     const announcers = (id: string, layer: number, expert: number): string[] =>
       ledger

@@ -4,7 +4,7 @@ import { callFrameBytes, replyFrameBytes } from '../../protocols/expert/index.ts
 import { Priority } from '../../protocols/expert/index.ts'
 import type { PriorityLevel } from '../../protocols/expert/index.ts'
 import { NoRouteError } from '../errors.ts'
-import { freeMemory } from '../engine/free-memory.ts'
+import { freeMemory } from '../../protocols/wire/free-memory.ts'
 import type { DoneLayer, Experts } from '../engine/engine.ts'
 import type { ExpertHost } from '../host/expert-host.ts'
 import type { ExpertLinks } from '../net/expert-links.ts'
@@ -292,7 +292,8 @@ export class Dispatcher {
       const [sentBytes, receivedBytes] = [callFrameBytes(call), replyFrameBytes(result.rowType, result.rows, result.width)]
       const { queueUs, computeUs } = result
       const picks = group.pickRow.length
-      costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks, bytes: sentBytes + receivedBytes })
+      // Once the next layer's calls are on their way: nobody waits for it then.
+      setImmediate(() => costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks, bytes: sentBytes + receivedBytes }))
       context.tally.served({ peer, local: false, layer: work.layer, rowOf: group.rowOf, sentBytes, receivedBytes, picks, cachedPicks: 0 })
       return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {

@@ -16,6 +16,8 @@ export interface HoldersComponents {
   readonly holdsLocally: (model: string, layer: number, expert: number) => boolean
   /** Whether calls can be sent to the peer now. */
   readonly isLinked: (peer: string) => boolean
+  /** Another number whenever `isLinked` may say something else than before. */
+  readonly linkChanges: () => number
   /** Milliseconds; `Date.now` when it is missing. */
   readonly now?: () => number
 }
@@ -53,6 +55,13 @@ interface Denials {
   sinceMs: number
 }
 
+/** Candidates of one model, and what they were made from. */
+interface Listed {
+  readonly view: LedgerView
+  readonly linkChanges: number
+  readonly candidates: readonly Candidate[]
+}
+
 /** Who serves which experts of a model, as far as this node can call them. */
 export class Holders {
   readonly #components: HoldersComponents
@@ -60,6 +69,8 @@ export class Holders {
   readonly #denials = new Map<string, Denials>()
   /** Peer → `model/layer/expert` found in the DHT before the ledger told. */
   readonly #extra = new Map<string, Set<string>>()
+  /** By model. Asked for at each layer of each token, and made anew only when something has changed. */
+  readonly #listed = new Map<string, Listed>()
 
   constructor(components: HoldersComponents) {
     this.#components = components
@@ -67,11 +78,21 @@ export class Holders {
   }
 
   /** Every host that can be called now, this node first, then by peer id. */
-  candidates(model: string): Candidate[] {
-    const { self, view, holdsLocally, isLinked } = this.#components
+  candidates(model: string): readonly Candidate[] {
+    const view = this.#components.view()
+    const linkChanges = this.#components.linkChanges()
+    const listed = this.#listed.get(model)
+    if (listed !== undefined && listed.view === view && listed.linkChanges === linkChanges) return listed.candidates
+    const candidates = this.#list(model, view)
+    this.#listed.set(model, { view, linkChanges, candidates })
+    return candidates
+  }
+
+  #list(model: string, { authors }: LedgerView): Candidate[] {
+    const { self, holdsLocally, isLinked } = this.#components
     const local: Candidate = { peer: self, local: true, holds: (layer, expert) => holdsLocally(model, layer, expert) }
     const remote: Candidate[] = []
-    for (const [peer, author] of view().authors) {
+    for (const [peer, author] of authors) {
       if (peer === self || !isLinked(peer)) continue
       const bitmaps = author.holdings?.get(model)
       const extra = this.#extra.get(peer)
@@ -89,7 +110,7 @@ export class Holders {
       })
     }
     for (const [peer, extra] of this.#extra) {
-      if (peer === self || !isLinked(peer) || view().authors.has(peer)) continue
+      if (peer === self || !isLinked(peer) || authors.has(peer)) continue
       remote.push({ peer, local: false, holds: (layer, expert) => extra.has(`${model}/${layer}/${expert}`) })
     }
     // The view's authors are sorted, those found otherwise are not.
@@ -111,6 +132,7 @@ export class Holders {
     const now = this.#now()
     const statement = this.#components.view().authors.get(peer)?.holdings?.get(model)
     const denials = this.#denialsOf(peer)
+    this.#listed.clear()
     if (denials.statement !== statement || denials.experts.size === 0) Object.assign(denials, { statement, sinceMs: now })
     let isFalse = now - denials.sinceMs >= LATE_NEWS_MS
     for (const expert of experts) {
@@ -130,6 +152,7 @@ export class Holders {
 
   /** A provider record names the peer for these experts, though the ledger does not (yet). */
   hint(peer: string, model: string, layer: number, experts: readonly number[]): void {
+    this.#listed.clear()
     let extra = this.#extra.get(peer)
     if (extra === undefined) {
       if (this.#extra.size >= MAX_HINTED_PEERS) this.#extra.delete(this.#extra.keys().next().value!)

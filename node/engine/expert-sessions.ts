@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { weightedSum } from './combine.ts'
 import type { ExpertJob } from './engine.ts'
-import { freeMemory } from './free-memory.ts'
+import { freeMemory } from '../../protocols/wire/free-memory.ts'
 import { jobMemory } from './job-memory.ts'
 import { NativeSemaphore } from './native-semaphore.ts'
 import { Operand, Operands } from './operands.ts'

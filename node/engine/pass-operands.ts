@@ -1,6 +1,6 @@
 import { cacheShape } from '../model/model-config.ts'
 import type { ModelConfig } from '../model/model-config.ts'
-import { freeMemory } from './free-memory.ts'
+import { freeMemory } from '../../protocols/wire/free-memory.ts'
 import { Operand, Operands } from './operands.ts'
 import type { PassMemory } from './pass-memory.ts'
 

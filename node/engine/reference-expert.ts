@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { blockFor } from '../model/layout.ts'
 import type { Manifest, TensorEntry } from '../model/manifest.ts'
 import type { Activation } from '../model/model-config.ts'
-import { freeMemory } from './free-memory.ts'
+import { freeMemory } from '../../protocols/wire/free-memory.ts'
 
 /** Multiplications between two turns of the event loop: about a millisecond, so that calls are not held up. */
 const PRODUCTS_PER_TURN = 500_000

@@ -83,6 +83,9 @@ export class ExpertHost {
   #running = 0
   #lastServedAt = -Infinity
   #averageUs = 0
+  /** Who called last, and until when somebody else before counts. */
+  #latestPeer = ''
+  #sharedUntil = 0
   readonly counts: HostCounts = { served: 0, busy: 0, failed: 0, rows: 0 }
   /** Hears of each served call: queue and compute time in microseconds. */
   onServed: ((queueUs: number, computeUs: number) => void) | null = null
@@ -119,10 +122,11 @@ export class ExpertHost {
       this.counts.busy++
       return { status: 'busy', retryAfterMs: Math.ceil((this.#waiting.jobs * this.#averageUs) / this.#concurrency / 1000) + 1 }
     }
+    const isShared = this.#isShared(call)
     const turn = this.#turn(call, call.peer)
     if (turn !== null) await turn
-    // Other calls, and cancellations, that came in with this one are read first: computing may take this thread.
-    else await nextTurn()
+    // What came in with this one is read first, of others too where there are any: computing may take this thread.
+    else await (isShared ? nextTurn() : Promise.resolve())
     const startedAt = performance.now()
     try {
       if (call.isCancelled()) return { status: 'cancelled' }
@@ -138,7 +142,8 @@ export class ExpertHost {
       this.#lastServedAt = performance.now()
       this.counts.served++
       this.counts.rows += call.rows
-      this.onServed?.(queueUs, computeUs)
+      // Once the answer is on its way.
+      setImmediate(() => this.onServed?.(queueUs, computeUs))
       const rows = call.combine ? call.rows : call.pickRow.length
       return { status: 'ok', rowType: call.rowType, rows, width: call.width, data, queueUs, computeUs }
     } catch (error) {
@@ -167,6 +172,15 @@ export class ExpertHost {
     } finally {
       this.#next()
     }
+  }
+
+  /** Whether another peer than this one has called within the last moment. */
+  #isShared({ peer, receivedAt }: ServedCall): boolean {
+    if (peer !== this.#latestPeer) {
+      this.#latestPeer = peer
+      this.#sharedUntil = receivedAt + BUSY_FOR_MS
+    }
+    return receivedAt < this.#sharedUntil
   }
 
   /** null when the job may start at once. */

@@ -27,6 +27,8 @@ export class ExpertLinks {
   readonly #stopping = new AbortController()
   /** `detail`: what carries an open link, or why it closed. */
   readonly #onChange: (peer: string, open: boolean, detail: string) => void
+  /** Grows whenever a link opens or closes. */
+  changes = 0
   #closedSent = 0
   #closedReceived = 0
 
@@ -129,11 +131,13 @@ export class ExpertLinks {
       this.#retired.delete(client)
       if (this.#open.get(peer)?.client !== client) return
       this.#open.delete(peer)
+      this.changes++
       this.#onChange(peer, false, error.message)
     })
     await client.ready()
     const previous = this.#open.get(peer)
     this.#open.set(peer, { client, connection })
+    this.changes++
     if (previous !== undefined) {
       this.#retired.add(previous.client)
       previous.client.retire()

@@ -1,3 +1,4 @@
+import { StreamMessageEvent } from '@libp2p/interface'
 import type { MultiaddrConnection, StreamMuxer, StreamMuxerFactory } from '@libp2p/interface'
 import { yamux } from '@libp2p/yamux'
 import type { YamuxMuxerInit } from '@libp2p/yamux'
@@ -23,7 +24,12 @@ interface ConnectionInside extends StreamInside {
   listenerCount(type: string): number
 }
 
-interface YamuxStreamInside extends StreamInside {
+type MessageListener = (event: StreamMessageEvent) => void
+
+interface YamuxStreamInside extends StreamInside, EventTarget {
+  readonly remoteWriteStatus: string
+  onData(data: Bytes): void
+  listenerCount(type: string): number
   readonly streamId: number
   readonly maxMessageSize: number
   sendWindowCapacity: number
@@ -42,7 +48,16 @@ interface MuxerInside {
 }
 
 const MUXER_MEMBERS = Object.freeze(['streams', 'decoder', 'onData', 'sendFrame', 'send', '_newStream'])
-const YAMUX_STREAM_MEMBERS = Object.freeze(['streamId', 'maxMessageSize', 'sendWindowCapacity', 'getSendFlags', 'handleData'])
+const YAMUX_STREAM_MEMBERS = Object.freeze([
+  'streamId',
+  'maxMessageSize',
+  'sendWindowCapacity',
+  'getSendFlags',
+  'handleData',
+  'onData',
+  'remoteWriteStatus',
+  'listenerCount',
+])
 
 /**
  * yamux that passes a message on as one piece. `@libp2p/yamux` 8.0.3 announces received bytes after every frame, and hands a frame's header
@@ -98,6 +113,7 @@ function sendInOnePiece(muxer: MuxerInside): void {
   muxer._newStream = (...args) => {
     const stream = newStream(...args)
     if (!has(stream, [...STREAM_MEMBERS, ...YAMUX_STREAM_MEMBERS])) return stream
+    tellListenerDirectly(stream)
     const sendQueued = stream.send.bind(stream)
     stream.send = (data) => {
       const { byteLength: length } = data
@@ -115,6 +131,32 @@ function sendInOnePiece(muxer: MuxerInside): void {
       }
     }
     return stream
+  }
+}
+
+/** What the stream receives goes to its listener, if there is just one, without passing through the stream's list and Node's dispatch of events. */
+function tellListenerDirectly(stream: YamuxStreamInside): void {
+  const plain = new Set<MessageListener>()
+  const add = stream.addEventListener.bind(stream)
+  stream.addEventListener = (type, listener, options) => {
+    if (type === 'message' && typeof listener === 'function' && options === undefined) plain.add(listener)
+    add(type, listener, options)
+  }
+  const remove = stream.removeEventListener.bind(stream)
+  stream.removeEventListener = (type, listener, options) => {
+    if (type === 'message') plain.delete(listener as MessageListener)
+    remove(type, listener, options)
+  }
+  const onData = stream.onData.bind(stream)
+  stream.onData = (data) => {
+    const isOpen = stream.readStatus === 'readable' && stream.readBuffer.byteLength === 0 && stream.remoteWriteStatus === 'writable'
+    const [listener] = stream.listenerCount('message') === 1 ? plain : []
+    if (!isOpen || data.byteLength === 0 || listener === undefined) return onData(data)
+    try {
+      listener(new StreamMessageEvent(data))
+    } catch (error) {
+      stream.abort(error as Error)
+    }
   }
 }
 

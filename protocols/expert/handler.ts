@@ -1,4 +1,5 @@
 import type { Stream } from '@libp2p/interface'
+import { freeMemory } from '../wire/free-memory.ts'
 import { FrameDecoder, FrameWriter } from '../wire/frames.ts'
 import { DeadlineError, InvalidMessageError, isMeshError, LimitExceededError } from '../wire/errors.ts'
 import { decodeCall, encodeHello, encodeReply, replyFrameBytes } from './messages.ts'
@@ -16,7 +17,7 @@ export interface ServedCall extends ExpertCall {
 }
 
 export interface ExpertHandlerInit {
-  /** Answers one call; a rejection is answered with status `failed`. */
+  /** Answers one call; a rejection is answered with status `failed`. The memory of the call's rows and of the answer's is freed afterwards. */
   serve(call: ServedCall): Promise<ExpertReply>
   /** Hears why a call was answered `failed`; the peer does not. */
   onFailure?(peer: string, error: Error): void
@@ -85,7 +86,14 @@ export function createExpertHandler(init: ExpertHandlerInit): (stream: Stream, p
       const served: ServedCall = { ...call, peer, receivedAt: performance.now(), isCancelled: () => entry.cancelled }
       init
         .serve(served)
-        .then((answer) => reply(id, answer))
+        .then((answer) => {
+          reply(id, answer)
+          // Once the answer is on its way.
+          setImmediate(() => {
+            freeMemory(served.x)
+            if (answer.status === 'ok') freeMemory(answer.data)
+          })
+        })
         .catch((error: Error) => {
           init.onFailure?.(peer, error)
           reply(id, { status: 'failed' })

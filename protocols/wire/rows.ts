@@ -58,7 +58,7 @@ export function decodeRows(type: RowType, bytes: Uint8Array, rows: number, width
     case 'f32':
       return new Float32Array(aligned(bytes))
     case 'f16':
-      return new Float32Array(new Float16Array(aligned(bytes)))
+      return new Float32Array(new Float16Array(lentAligned(bytes), 0, rows * width))
     case 'i8':
       return decodeI8(bytes, rows, width)
   }
@@ -66,6 +66,15 @@ export function decodeRows(type: RowType, bytes: Uint8Array, rows: number, width
 
 function aligned(bytes: Uint8Array): ArrayBuffer {
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer
+}
+
+const scratch = new Uint8Array(64 * 1024)
+
+/** The bytes at the beginning of memory that the next call may overwrite. */
+function lentAligned(bytes: Uint8Array): ArrayBuffer {
+  if (bytes.length > scratch.length) return aligned(bytes)
+  scratch.set(bytes)
+  return scratch.buffer
 }
 
 function encodeI8(data: Float32Array, rows: number, width: number): Uint8Array {
@@ -91,7 +100,7 @@ function encodeI8(data: Float32Array, rows: number, width: number): Uint8Array {
 
 function decodeI8(bytes: Uint8Array, rows: number, width: number): Float32Array {
   const blocks = Math.ceil(width / I8_BLOCK)
-  const buffer = aligned(bytes)
+  const buffer = lentAligned(bytes)
   const scales = new Float32Array(buffer, 0, rows * blocks)
   const codes = new Int8Array(buffer, scales.byteLength)
   const out = new Float32Array(rows * width)

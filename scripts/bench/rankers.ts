@@ -60,7 +60,7 @@ class SkeinRanker implements Ranker {
     this.#random = random
     this.#costs = new CostModel(now)
     const view = viewOf(simulator)
-    this.#holders = new Holders({ self: '', view: () => view, holdsLocally: () => false, isLinked: () => true, now })
+    this.#holders = new Holders({ self: '', view: () => view, holdsLocally: () => false, isLinked: () => true, linkChanges: () => 0, now })
     this.#usesLedger = usesLedger
     this.#memory = simulator.hosts.map(() => ({ calls: 0, badCalls: 0 }))
   }

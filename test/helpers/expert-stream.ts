@@ -89,7 +89,8 @@ export async function handlerAndPuppet(t: TestContext, init: Partial<ExpertHandl
     onViolation: (_peer, error) => violations.push(error),
     ...init,
     serve: async (call) => {
-      served.push(call)
+      // Copied, since the handler gives the rows back.
+      served.push({ ...call, x: call.x.slice() })
       return init.serve === undefined ? echoOf(call) : await init.serve(call)
     },
   })

@@ -51,6 +51,7 @@ export async function startNewcomer(
     view: () => ledger.view(),
     holdsLocally: () => false,
     isLinked: (peer) => links.get(peer) !== undefined,
+    linkChanges: () => links.changes,
   })
   const costs = new CostModel()
   const found: number[] = []

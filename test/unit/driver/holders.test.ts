@@ -33,6 +33,7 @@ function setUp(t: TestContext, init: { own?: readonly number[]; peers?: Readonly
     view: () => new MergedView(new Map([...authors].sort(([a], [b]) => (a < b ? -1 : 1)))),
     holdsLocally: (model, layer, expert) => model === 'm' && layer === 0 && (init.own ?? []).includes(expert),
     isLinked: (peer) => linked.has(peer),
+    linkChanges: () => 0,
   })
   return {
     holders,
@@ -171,4 +172,34 @@ test('however many peers come and go, only so many hints and denials are remembe
   assert.deepEqual([who(0), who(512)], [['ada'], []])
   for (let i = 0; i < 128; i++) holders.deny(`other ${i}`, 'm', 0, [1])
   assert.deepEqual(who(512), ['ada'])
+})
+
+test('candidates are listed anew only when the ledger, a link, a denial or a hint has changed', () => {
+  const holdings = new Map([['m', [bitmapOf([1])]]])
+  const author = { profile: null, leaving: null, routing: null, service: null, observed: null, holdings, updatedAt: 0, expiresAt: Infinity }
+  let view = new MergedView(new Map([['ada', author]]))
+  const links = new Set(['ada'])
+  let linkChanges = 0
+  const holders = new Holders({
+    self: 'self',
+    view: () => view,
+    holdsLocally: () => false,
+    isLinked: (peer) => links.has(peer),
+    linkChanges: () => linkChanges,
+  })
+  const peers = (): string[] => holders.candidates('m').map(({ peer }) => peer)
+  const first = holders.candidates('m')
+  assert.equal(holders.candidates('m'), first)
+  links.add('bob')
+  view = new MergedView(new Map([...view.authors, ['bob', author]]))
+  assert.deepEqual(peers(), ['self', 'ada', 'bob'])
+  links.delete('ada')
+  linkChanges++
+  assert.deepEqual(peers(), ['self', 'bob'])
+  links.add('zoe')
+  holders.hint('zoe', 'm', 0, [1])
+  assert.deepEqual(peers(), ['self', 'bob', 'zoe'])
+  holders.deny('zoe', 'm', 0, [1])
+  assert.deepEqual(peers(), ['self', 'bob'])
+  assert.equal(holders.candidates('m'), holders.candidates('m'))
 })

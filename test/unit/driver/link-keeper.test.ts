@@ -21,6 +21,7 @@ function setUp(latencyMs: Record<string, () => number>) {
     view: () => new MergedView(new Map(Object.keys(latencyMs).map((peer) => [peer, author]))),
     holdsLocally: () => false,
     isLinked: () => true,
+    linkChanges: () => 0,
   })
   const clientOf = (peer: string) => ({
     call: async () => {

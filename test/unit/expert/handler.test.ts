@@ -4,7 +4,7 @@ import { decodeHello, decodeReply, encodeCall } from '../../../protocols/expert/
 import type { ExpertReply } from '../../../protocols/expert/messages.ts'
 import type { ServedCall } from '../../../protocols/expert/handler.ts'
 import { EXPERT_LIMITS as LIMITS, FrameKind } from '../../../protocols/expert/protocol.ts'
-import { callOf, handlerAndPuppet, settle } from '../../helpers/expert-stream.ts'
+import { callOf, echoOf, handlerAndPuppet, settle } from '../../helpers/expert-stream.ts'
 import type { FrameEnd } from '../../helpers/expert-stream.ts'
 
 const sendCall = ({ write }: FrameEnd, id: number, ...fields: Parameters<typeof callOf>): void =>
@@ -35,6 +35,23 @@ test('a call is served with its fields, its driver and its time, and answered on
     { peer: 'driver', call: callOf({ layer: 9, combine: false }, 4), cancelled: false },
   )
   assert.ok(receivedAt >= before && receivedAt <= performance.now())
+})
+
+test('the rows of a call and of its answer are given back once it is answered', async (t) => {
+  const rows: Float32Array[] = []
+  const driver = await handlerAndPuppet(t, {
+    serve: async (call) => {
+      rows.push(call.x, call.x.slice())
+      return { ...echoOf(call), data: rows[1]! }
+    },
+  })
+  sendCall(driver, 1)
+  await settle()
+  assert.deepEqual(replies(driver), [[1, 'ok']])
+  assert.deepEqual(
+    rows.map(({ length }) => length),
+    [0, 0],
+  )
 })
 
 test('answers go out as they come, not as the calls came', async (t) => {

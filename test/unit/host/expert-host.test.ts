@@ -249,3 +249,23 @@ test('a model that is not hosted can not be computed', async () => {
   const { host } = setUp()
   await assert.rejects(host.compute('ee'.repeat(32), { ...callOf(), priority: 0 }), /not hosted here/)
 })
+
+test('a call begins in the turn in which it came in, unless somebody else called a moment ago', async () => {
+  const { host, experts } = setUp()
+  const begunAtOnce = async (peer: string, receivedAt: number): Promise<boolean> => {
+    const before = experts.begun.length
+    const reply = host.serve(served({ peer, receivedAt }))
+    for (let i = 0; i < 5; i++) await Promise.resolve()
+    const begun = experts.begun.length > before
+    await settle()
+    await experts.finish()
+    assert.equal((await reply).status, 'ok')
+    return begun
+  }
+  const now = performance.now()
+  assert.equal(await begunAtOnce('ada', now), false, 'nobody knows yet who else calls')
+  assert.equal(await begunAtOnce('ada', now + 1000), true)
+  assert.equal(await begunAtOnce('bob', now + 1001), false)
+  assert.equal(await begunAtOnce('bob', now + 1002), false)
+  assert.equal(await begunAtOnce('bob', now + 2000), true)
+})

@@ -164,3 +164,42 @@ test('a message for a stream that has ended is dropped; a frame that breaks the 
   raw.send(Uint8Array.of(9, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 7))
   await until(() => b.node.getConnections().length === 0, { what: 'the other side ends the connection' })
 })
+
+test('every listener of a stream hears every message while it listens', async (t) => {
+  const [a, b] = [await startPeer(t, quietYamux()), await startPeer(t, quietYamux())]
+  const stream = await (await dial(a, b)).newStream(ECHO)
+  const heard: string[] = []
+  const listener =
+    (name: string) =>
+    ({ data }: { data: { byteLength: number } }): void =>
+      void heard.push(`${name} ${data.byteLength}`)
+  const [first, second, once] = [listener('first'), listener('second'), listener('once')]
+  const exchange = async (bytes: number, expected: readonly string[]): Promise<void> => {
+    heard.length = 0
+    stream.send(randomBytes(bytes))
+    await until(() => heard.length >= expected.length, { what: `${bytes} bytes come back` })
+    assert.deepEqual(heard.sort(), [...expected].sort())
+  }
+  stream.addEventListener('message', first)
+  await exchange(1, ['first 1'])
+  stream.addEventListener('message', second)
+  stream.addEventListener('message', once, { once: true })
+  await exchange(2, ['first 2', 'second 2', 'once 2'])
+  await exchange(3, ['first 3', 'second 3'])
+  stream.removeEventListener('message', first)
+  await exchange(4, ['second 4'])
+  await stream.close()
+})
+
+test('a listener that throws ends its stream and no other', async (t) => {
+  const [a, b] = [await startPeer(t, quietYamux()), await startPeer(t, quietYamux())]
+  const connection = await dial(a, b)
+  const stream = await connection.newStream(ECHO)
+  stream.addEventListener('message', () => {
+    throw new Error('the listener is broken')
+  })
+  stream.send(randomBytes(10))
+  await until(() => stream.status === 'aborted', { what: 'the stream ends' })
+  const bytes = randomBytes(1000)
+  assert.equal(await echo(connection, bytes, 100), digestOf(bytes))
+})

@@ -1,21 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createEngine } from '../../../node/engine/onnx-engine.ts'
-import { freeMemory } from '../../../node/engine/free-memory.ts'
 import { openLocally } from '../../helpers/local-generation.ts'
 import { packForTest } from '../../helpers/packed-model.ts'
-
-test('freed memory is gone at once, shared memory stays', () => {
-  const numbers = new Float32Array(1000)
-  const view = numbers.subarray(10, 20)
-  freeMemory(view)
-  assert.equal(numbers.length, 0)
-  assert.equal(numbers.buffer.detached, true)
-  freeMemory(numbers)
-  const shared = new Float32Array(new SharedArrayBuffer(40))
-  freeMemory(shared)
-  assert.equal(shared.length, 10)
-})
 
 test('what onnxruntime returns does not wait for the garbage collector', async (t) => {
   const { model } = await packForTest(t, 'random-olmoe')
