@@ -174,11 +174,13 @@ export class Dispatcher {
   }
 
   /** Hosts not excluded; those that are backed off only count for experts that nobody else serves. */
-  #candidates(model: string, layer: number, runs: readonly ExpertRun[], excluded: Excluded): Candidate[] {
+  #candidates(model: string, layer: number, runs: readonly ExpertRun[], excluded: Excluded): readonly Candidate[] {
     const { holders, costs } = this.#components
-    const all = holders.candidates(model).filter((candidate) => !excluded.peers.includes(candidate.peer))
-    const fit = all.filter((candidate) => candidate.local || costs.backoffMs(candidate.peer) === 0)
-    if (fit.length === all.length) return all
+    const known = holders.candidates(model)
+    const all = excluded.peers.length === 0 ? known : known.filter((candidate) => !excluded.peers.includes(candidate.peer))
+    const isFit = (candidate: Candidate): boolean => candidate.local || costs.backoffMs(candidate.peer) === 0
+    if (all.every(isFit)) return all
+    const fit = all.filter(isFit)
     const needed = runs.filter((run) => !fit.some((candidate) => candidate.holds(layer, run.expert)))
     return needed.length === 0
       ? fit

@@ -15,12 +15,16 @@ export function servingOf(layer: number, runs: readonly ExpertRun[], candidates:
   const hosts: Candidate[] = []
   const places: number[] = []
   const holders = runs.map((): number[] => [])
-  for (const [place, candidate] of candidates.entries()) {
+  // Once per layer of each token: iterators would be most of it.
+  for (let place = 0; place < candidates.length; place++) {
+    const candidate = candidates[place]!
     let index = -1
-    for (const [i, { expert }] of runs.entries()) {
-      if (!candidate.holds(layer, expert)) continue
-      if (index === -1) index = hosts.push(candidate) - 1
-      places[index] = place
+    for (let i = 0; i < runs.length; i++) {
+      if (!candidate.holds(layer, runs[i]!.expert)) continue
+      if (index === -1) {
+        index = hosts.push(candidate) - 1
+        places.push(place)
+      }
       holders[i]!.push(index)
     }
   }

@@ -172,11 +172,14 @@ function candidates(
 /** Index of the largest value, the first of equals. */
 export function argmax(values: Float32Array): number {
   let best = 0
+  let highest = -Infinity
   for (let i = 0; i < values.length; i++) {
     const value = values[i]!
+    if (value <= highest) continue
     if (Number.isNaN(value))
       throw new Error(`the logit of token ${i} is not a number: the model's weights or an expert's result are broken`)
-    if (value > values[best]!) best = i
+    highest = value
+    best = i
   }
   return best
 }
