@@ -173,10 +173,7 @@ export class ExpertSessions {
   }
 
   #adding({ rows, pickRow, pickWeight }: Omit<Picks, 'pickExpert'> & { readonly rows: number }, into: Float32Array): TakeOutputs {
-    return (first, end, outputs) => {
-      const picks = { pickRow: pickRow.subarray(first, end), pickWeight: pickWeight.subarray(first, end) }
-      weightedSum({ rows, width: this.#hidden, ...picks, outputs, into })
-    }
+    return (first, end, outputs) => weightedSum({ rows, width: this.#hidden, pickRow, pickWeight, first, end, outputs, into })
   }
 
   /** Runs expert after expert, or those of one row together. */
@@ -253,7 +250,8 @@ export class ExpertSessions {
     const hidden = this.#hidden
     for (let pick = first; pick < end; pick++) {
       const from = pickRow[pick]! * hidden
-      into.set(x.subarray(from, from + hidden), (pick - first) * hidden)
+      // The views of one row would take as long as the copies.
+      into.set(x.length === hidden ? x : x.subarray(from, from + hidden), (pick - first) * hidden)
     }
   }
 

@@ -15,6 +15,13 @@ test('adds weighted outputs to their rows', () => {
   assert.deepEqual([...into], [4, 4, 2, 6])
 })
 
+test('adds some of the picks, of which alone it has outputs', () => {
+  const into = new Float32Array(4)
+  const picks = { pickRow: Uint16Array.of(0, 1, 0), pickWeight: Float32Array.of(0.5, 2, 0.25) }
+  weightedSum({ rows: 2, width: 2, ...picks, first: 1, end: 3, outputs: Float32Array.of(1, 3, 8, 4), into })
+  assert.deepEqual([...into], [2, 1, 2, 6])
+})
+
 test('stores each partial sum as float32, in pick order', () => {
   const sum = (order: number[]): number => {
     const into = new Float32Array(1)
@@ -40,4 +47,6 @@ test('refuses arrays that do not fit together', () => {
   assert.throws(() => weightedSum({ ...fits, into: new Float32Array(3) }), RangeError)
   assert.throws(() => weightedSum({ ...fits, pickWeight: new Float32Array(0) }), RangeError)
   assert.throws(() => weightedSum({ ...fits, pickRow: Uint16Array.of(1) }), /row 1 of 1/)
+  assert.throws(() => weightedSum({ ...fits, first: 1 }), RangeError)
+  assert.throws(() => weightedSum({ ...fits, first: 1, end: 2 }), RangeError)
 })
