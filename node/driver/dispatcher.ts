@@ -294,8 +294,9 @@ export class Dispatcher {
       const [sentBytes, receivedBytes] = [callFrameBytes(call), replyFrameBytes(result.rowType, result.rows, result.width)]
       const { queueUs, computeUs } = result
       const picks = group.pickRow.length
-      // Once the next layer's calls are on their way: nobody waits for it then.
-      setImmediate(() => costs.succeeded(peer, { latencyUs, queueUs, computeUs, picks, bytes: sentBytes + receivedBytes }))
+      costs.forgive(peer)
+      // What else there is to note waits until the next layer's calls are on their way.
+      setImmediate(() => costs.probed(peer, { latencyUs, queueUs, computeUs, picks, bytes: sentBytes + receivedBytes }))
       context.tally.served({ peer, local: false, layer: work.layer, rowOf: group.rowOf, sentBytes, receivedBytes, picks, cachedPicks: 0 })
       return { group, combined: combine, data: result.data, remoteUs: result.computeUs }
     } catch (error) {

@@ -9,7 +9,7 @@ export interface WeightedPicks {
   /** The picks that are added, all where they are missing; `outputs` has no others. */
   readonly first?: number
   readonly end?: number
-  /** [picks, width] */
+  /** [end - first, width] */
   readonly outputs: Float32Array
   /** [rows, width] */
   readonly into: Float32Array

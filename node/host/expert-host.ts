@@ -83,9 +83,11 @@ export class ExpertHost {
   #running = 0
   #lastServedAt = -Infinity
   #averageUs = 0
-  /** Who called last, and until when somebody else before counts. */
-  #latestPeer = ''
+  /** Who called last, and until when it counts that somebody else did before. */
+  #latestCaller: string | null = null
   #sharedUntil = 0
+  /** Whether a call was begun in this turn of the event loop without waiting for its end. */
+  #hasBegun = false
   readonly counts: HostCounts = { served: 0, busy: 0, failed: 0, rows: 0 }
   /** Hears of each served call: queue and compute time in microseconds. */
   onServed: ((queueUs: number, computeUs: number) => void) | null = null
@@ -122,11 +124,12 @@ export class ExpertHost {
       this.counts.busy++
       return { status: 'busy', retryAfterMs: Math.ceil((this.#waiting.jobs * this.#averageUs) / this.#concurrency / 1000) + 1 }
     }
-    const isShared = this.#isShared(call)
+    const mayBegin = !this.#noteCaller(call.peer, call.receivedAt) && !this.#hasBegun
     const turn = this.#turn(call, call.peer)
     if (turn !== null) await turn
-    // What came in with this one is read first, of others too where there are any: computing may take this thread.
-    else await (isShared ? nextTurn() : Promise.resolve())
+    else if (mayBegin) await this.#beginAfterMessage()
+    // Other calls, and cancellations, that came in with this one are read first: computing may take this thread.
+    else await nextTurn()
     const startedAt = performance.now()
     try {
       if (call.isCancelled()) return { status: 'cancelled' }
@@ -159,6 +162,7 @@ export class ExpertHost {
     const model = this.#models.get(digest)
     if (model === undefined) throw new Error(`model ${digest} is not hosted here`)
     const askedAt = performance.now()
+    this.#noteCaller(OWN_DRIVER, askedAt)
     const turn = this.#turn(job, OWN_DRIVER)
     if (turn !== null) await turn
     // What the driver asks of other hosts goes out before this thread computes.
@@ -174,13 +178,23 @@ export class ExpertHost {
     }
   }
 
-  /** Whether another peer than this one has called within the last moment. */
-  #isShared({ peer, receivedAt }: ServedCall): boolean {
-    if (peer !== this.#latestPeer) {
-      this.#latestPeer = peer
-      this.#sharedUntil = receivedAt + BUSY_FOR_MS
+  /** Notes who calls. True when the caller has changed within the last moment, be it from nobody. */
+  #noteCaller(caller: string, at: number): boolean {
+    if (caller !== this.#latestCaller) {
+      this.#latestCaller = caller
+      this.#sharedUntil = at + BUSY_FOR_MS
     }
-    return receivedAt < this.#sharedUntil
+    return at < this.#sharedUntil
+  }
+
+  /**
+   * Resolves once the message that brought a call has been read, without a turn of the event loop. For one call in each turn, or a peer that
+   * sends many would keep all others waiting.
+   */
+  #beginAfterMessage(): Promise<void> {
+    this.#hasBegun = true
+    setImmediate(() => (this.#hasBegun = false))
+    return Promise.resolve()
   }
 
   /** null when the job may start at once. */

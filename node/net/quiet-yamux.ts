@@ -134,13 +134,19 @@ function sendInOnePiece(muxer: MuxerInside): void {
   }
 }
 
-/** What the stream receives goes to its listener, if there is just one, without passing through the stream's list and Node's dispatch of events. */
+/**
+ * What the stream receives goes to its listener, if there is just one, without passing through the stream's list and Node's dispatch of
+ * events. A listener that throws ends the stream; by Node's dispatch it would end the process.
+ */
 function tellListenerDirectly(stream: YamuxStreamInside): void {
   const plain = new Set<MessageListener>()
   const add = stream.addEventListener.bind(stream)
   stream.addEventListener = (type, listener, options) => {
-    if (type === 'message' && typeof listener === 'function' && options === undefined) plain.add(listener)
+    const before = stream.listenerCount('message')
     add(type, listener, options)
+    // Who listens already, perhaps with options, stays as it was.
+    const isNew = type === 'message' && stream.listenerCount('message') > before
+    if (isNew && typeof listener === 'function' && options === undefined) plain.add(listener)
   }
   const remove = stream.removeEventListener.bind(stream)
   stream.removeEventListener = (type, listener, options) => {

@@ -17,7 +17,7 @@ export interface ServedCall extends ExpertCall {
 }
 
 export interface ExpertHandlerInit {
-  /** Answers one call; a rejection is answered with status `failed`. The memory of the call's rows and of the answer's is freed afterwards. */
+  /** Answers one call; a rejection is answered with status `failed`. The memory of an answered call's rows and of its answer's is freed. */
   serve(call: ServedCall): Promise<ExpertReply>
   /** Hears why a call was answered `failed`; the peer does not. */
   onFailure?(peer: string, error: Error): void

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'node:test'
 import { CancelScope } from '../../../node/driver/cancel-scope.ts'
 import { Dispatcher } from '../../../node/driver/dispatcher.ts'
@@ -52,4 +53,29 @@ test('layers that a pass went through count as calls of this node, and as its sp
   )
   assert.deepEqual([dispatcher.picks, dispatcher.cacheHits], [8, 2])
   assert.equal(costs.cost('me', true, NO_PRIOR).perPickUs, 1234 / 4)
+})
+
+test('what a host does after it has answered is not forgotten when the answer is noted', async () => {
+  const costs = new CostModel()
+  const answer = { status: 'ok', rowType: 'f16', rows: 1, width: 2, data: Float32Array.of(1, 2), queueUs: 5, computeUs: 50 }
+  const dispatcher = new Dispatcher({
+    self: 'me',
+    costs,
+    holders: { candidates: () => [{ peer: 'other', local: false, holds: () => true }] },
+    links: { get: () => ({ start: () => ({ answer: Promise.resolve(answer), cancel: () => {} }) }) },
+    priorOf: () => NO_PRIOR,
+    tieSeed: 0,
+  } as unknown as DispatcherComponents)
+  const { context } = setUp()
+  const picks = { pickRow: Uint16Array.of(0), pickExpert: Uint16Array.of(3), pickWeight: Float32Array.of(1) }
+  const work = { layer: 0, rows: 1, width: 2, x: Float32Array.of(5, 6), picks, runs: [{ expert: 3, from: 0, to: 1 }] }
+  const into = new Float32Array(2)
+  costs.failed('other')
+  await dispatcher.run(context, work, into)
+  assert.deepEqual([...into], [1, 2])
+  assert.equal(costs.backoffMs('other'), 0)
+  costs.busy('other', 5000)
+  await turn()
+  assert.ok(costs.backoffMs('other') > 0)
+  assert.equal(costs.counts('other').succeeded, 1)
 })

@@ -269,3 +269,24 @@ test('a call begins in the turn in which it came in, unless somebody else called
   assert.equal(await begunAtOnce('bob', now + 1002), false)
   assert.equal(await begunAtOnce('bob', now + 2000), true)
 })
+
+test('of the calls that come in one turn, one begins in it, however many could', async () => {
+  const { host, experts } = setUp(2)
+  const call = (at: number): Promise<ExpertReply> => host.serve(served({ receivedAt: performance.now() + at }))
+  const first = call(0)
+  await settle()
+  await experts.finish()
+  await first
+  const before = experts.begun.length
+  const calls = [call(1000), call(1001)]
+  for (let i = 0; i < 5; i++) await Promise.resolve()
+  assert.equal(experts.begun.length, before + 1)
+  await settle()
+  assert.equal(experts.begun.length, before + 2)
+  await experts.finish()
+  await experts.finish()
+  assert.deepEqual(
+    (await Promise.all(calls)).map(({ status }) => status),
+    ['ok', 'ok'],
+  )
+})

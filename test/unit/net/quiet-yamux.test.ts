@@ -203,3 +203,27 @@ test('a listener that throws ends its stream and no other', async (t) => {
   const bytes = randomBytes(1000)
   assert.equal(await echo(connection, bytes, 100), digestOf(bytes))
 })
+
+test('a listener that pauses its stream hears the rest in order once it goes on', async (t) => {
+  const [a, b] = [await startPeer(t, quietYamux()), await startPeer(t, quietYamux())]
+  const connection = await dial(a, b)
+  const stream = await connection.newStream(ECHO)
+  const heard: number[] = []
+  let isPausing = true
+  stream.addEventListener('message', ({ data }) => {
+    heard.push(...(data instanceof Uint8Array ? data : data.subarray()))
+    if (isPausing) stream.pause()
+  })
+  stream.send(Uint8Array.of(1))
+  await until(() => heard.length > 0, { what: 'the first message' })
+  for (const number of [2, 3, 4]) stream.send(Uint8Array.of(number))
+  // What comes back on another stream of the connection has passed what waits here.
+  await echo(connection, randomBytes(100_000), 1000)
+  assert.deepEqual(heard, [1])
+  isPausing = false
+  stream.resume()
+  stream.send(Uint8Array.of(5))
+  await until(() => heard.length >= 5, { what: 'the rest' })
+  assert.deepEqual(heard, [1, 2, 3, 4, 5])
+  await stream.close()
+})
